@@ -4,7 +4,6 @@ The archive holds a project's data, queries, checkpoints and an encoder, with th
 (scores merged), `ekfac` (the default recipe, a byte budget, averaged checkpoints, Influcoder) and `paper`.
 """
 
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,9 +15,10 @@ from lorif_assets.assets.graph import assets_in_use
 from lorif_assets.lake.attribution_tables import CHECKPOINTS as CHECKPOINT_ROWS
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES
 from lorif_assets.project import Project
+from tests.archives import unpack
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
 
-ARCHIVE = Path(__file__).with_name("fixtures") / "project_8417265.tar.xz"
+ARCHIVE = "project_8417265.tar.xz"
 NEWEST = CHECKPOINTS[-1]
 KEY = f"{NEWEST}|{QUERY_SET}"
 AS_IT_WAS = """
@@ -32,8 +32,7 @@ checkpoint_weights = "equal"
 
 @pytest.fixture(params=["svd", "ekfac", "paper"])
 def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TinyProject]:
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path, filter="data")
+    unpack(ARCHIVE, tmp_path)
     root = tmp_path / "stored_project"
     file = root / f"{request.param}.toml"
     file.write_text(file.read_text().replace("[recipe]", f"[recipe]{AS_IT_WAS}"))

@@ -1,6 +1,5 @@
 """A small lake of each format is read for ever. `project_8417265`, of format 1, has tests of its own."""
 
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -10,16 +9,14 @@ from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, KFAC_BASES, R
 from lorif_assets.lake.format_version import FORMAT, stored_format
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.verification import files_to_verify, verify
+from tests.archives import FIXTURES, unpack
 from tests.lake.test_lake import LAYER, counts, replace_rejected, streamed
-
-FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
     """A lake as format 2 was first written: two versions of a partition, factors with sums, bases and a page."""
-    with tarfile.open(FIXTURES / "lake_format_2.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
+    unpack("lake_format_2.tar.xz", tmp_path)
     return Lake(root=str(tmp_path / "lake"))
 
 

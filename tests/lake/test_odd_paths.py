@@ -1,6 +1,5 @@
 """A lake, a project and a Delta source work in folders of any name that Delta tables can have; others are refused by name."""
 
-import tarfile
 from pathlib import Path
 
 import dagster as dg
@@ -15,6 +14,7 @@ from lorif_assets.errors import SettingsError, SourceError
 from lorif_assets.lake.attribution_tables import QUERY_SCORES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.project import Project
+from tests.archives import unpack
 from tests.conftest import CHECKPOINTS, QUERY_SET, TinyProject
 from tests.test_stored_lakes import ARCHIVE, AS_IT_WAS
 
@@ -49,8 +49,7 @@ def test_a_partition_is_written_and_read_back_by_its_values(tmp_path: Path, name
 
 
 def test_a_project_is_attributed_from_nothing(tmp_path: Path) -> None:
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path / "my #1 präject", filter="data")
+    unpack(ARCHIVE, tmp_path / "my #1 präject")
     root = tmp_path / "my #1 präject" / "stored_project"
     bad_rows = "\n[data]\nmax_rejected_share = 0.1\n"
     settings = (root / "svd.toml").read_text().replace("[recipe]", f"[recipe]{AS_IT_WAS}")
