@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-real cluster-demo evaluate explore scenario test test-all fuzz faults soak mutants audit bench bench-peers check docs ui mlflow-ui clean
+.PHONY: demo demo-real cluster-demo evaluate explore scenario test test-all test-oldest fuzz faults soak mutants audit bench bench-peers check docs ui mlflow-ui clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
@@ -52,6 +52,17 @@ test: $(VENV)/.installed
 ## test-all: every test, with coverage
 test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
+
+# An environment of its own, by uv: pip cannot choose the oldest versions.
+.oldest/.installed: pyproject.toml
+	$(PYTHON) -m venv .oldest
+	.oldest/bin/python -m pip install --quiet uv==0.13.9
+	.oldest/bin/uv pip install --quiet --python .oldest/bin/python --resolution lowest-direct --editable '.[dev]'
+	touch $@
+
+## test-oldest: the fast tests with the oldest version of each package that the ranges in pyproject.toml admit
+test-oldest: .oldest/.installed
+	.oldest/bin/python -m pytest -n 2 -m "not slow"
 
 ## fuzz: the tests of laws that hold for all inputs, on other and more examples each time; then damaged files for 10 minutes
 fuzz: $(VENV)/.installed
