@@ -77,7 +77,7 @@ class Progress:
         """Count finished units."""
         now = time.monotonic()
         counted, at = self._done + units, now
-        if self._in_bursts and now - self._stepped >= _LOG_EVERY_SECONDS:
+        if self._in_bursts and now - self._stepped >= _LOG_EVERY_SECONDS and self._done + units < self._total:
             counted, at = self._done, self._stepped
         self._done, self._stepped = self._done + units, now
         self._bar.update(units)

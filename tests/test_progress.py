@@ -55,13 +55,13 @@ def test_partitions_that_are_done_one_by_one_tell_the_pace_from_the_second_on(
 ) -> None:
     caplog.set_level(logging.INFO)
     with partition_progress("gradient_factors", 3):
-        for _ in range(3):
-            clock[0] += 30.0
+        for seconds in (30.0, 30.0, 15.0):
+            clock[0] += seconds
             count_partition()
     assert lines(caplog) == [
         "gradient_factors: 1 of 3 partitions",
         "gradient_factors: 2 of 3 partitions (2 partitions/min, 30 s left)",
-        "gradient_factors: 3 of 3 partitions (2 partitions/min, 0 s left)",
+        "gradient_factors: 3 of 3 partitions (2.4 partitions/min, 0 s left)",
     ]
 
 
