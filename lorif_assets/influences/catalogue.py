@@ -10,7 +10,8 @@ import polars as pl
 from lorif_assets.config.methods import METHODS, MethodName
 from lorif_assets.data.conversations import Conversation
 from lorif_assets.data.passages import Part, passage_metadata, passage_parts, passage_text
-from lorif_assets.data.weighted_sets import member_rows
+from lorif_assets.data.query_objectives import SCALAR
+from lorif_assets.data.weighted_sets import WEIGHTED, member_rows
 from lorif_assets.errors import NotStoredError
 from lorif_assets.lake.attribution_tables import CHECKPOINTS, EXAMPLE_CONTENT, QUERY_EXAMPLES, QUERY_SUMMARIES
 from lorif_assets.lake.evaluation_tables import METHOD_COSTS
@@ -131,10 +132,16 @@ def stored_line(lake: Lake, query_set: str, query_id: str) -> dict[str, Any]:
     rows = lake.read(QUERY_EXAMPLES, [*columns, "objective"], query_set=query_set, query_id=query_id).to_dicts()
     if not rows:
         raise NotStoredError(f"the lake has no query {query_id!r} in the query set {query_set!r}")
+    asked = json.loads(rows[0]["objective"] or "{}")
+    if WEIGHTED in asked:
+        # The query's own content is that of the first member.
+        return {WEIGHTED: asked[WEIGHTED]}
+    if SCALAR in asked:
+        asked = {SCALAR: asked[SCALAR]["name"]}
     content = {name: rows[0][name] for name in columns if rows[0][name] is not None}
     if "messages" in content:
         content |= Conversation.parse(content["messages"]).fields()
-    return {**content, **json.loads(rows[0]["objective"] or "{}")}
+    return {**content, **asked}
 
 
 def query_texts(lake: Lake, query_set: str) -> dict[str, str]:

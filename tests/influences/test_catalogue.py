@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from lorif_assets.data.passages import Part
-from lorif_assets.data.query_objectives import NO_SCALARS
+from lorif_assets.data.query_objectives import ScalarRules
 from lorif_assets.data.questions import row_question
 from lorif_assets.errors import NotStoredError
 from lorif_assets.influences.catalogue import (
@@ -59,13 +59,30 @@ def test_a_stored_chat_is_a_line_again_with_its_tools_and_what_it_asks_about(tmp
         "chat_template_kwargs": {"enable_thinking": False},
         "span": "So",
     }
-    stored = row_question(chat, NO_SCALARS)
-    lake = Lake(str(tmp_path))
-    row = {"query_set": SET, "query_id": "chat", "row": 0, **stored}
+    assert line_as_stored(tmp_path, chat) == chat
+
+
+def test_a_stored_weighted_set_is_a_line_again(tmp_path):
+    turns = [{"content": "Why?", "role": "user"}, {"content": "So.", "role": "assistant"}]
+    members = [{"prompt": "Why?", "completion": " So.", "weight": 2.0}, {"messages": turns, "weight": -1.0}]
+    assert line_as_stored(tmp_path, {"weighted": members}) == {"weighted": members}
+
+
+def test_a_stored_scalar_is_a_line_again(tmp_path):
+    (tmp_path / "probes.py").write_text("def honesty(output, batch):\n    return output.logits[:, -1, 0]\n")
+    line = {"prompt": "Why?", "completion": " So.", "scalar": "probes.py:honesty"}
+    assert line_as_stored(tmp_path, line) == line
+
+
+def line_as_stored(folder, line):
+    """Store what a line of a query file asks in a lake, and read its line from there, which asks the same."""
+    rules = ScalarRules(allowed=True, base=folder)
+    lake, stored = Lake(str(folder / "lake")), row_question(line, rules)
+    row = {"query_set": SET, "query_id": "asked", "row": 0, **stored}
     lake.replace(QUERY_EXAMPLES, {"query_set": SET}, pa.Table.from_pylist([row], schema=QUERY_EXAMPLES.columns))
-    line = stored_line(lake, SET, "chat")
-    assert line == chat
-    assert row_question(line, NO_SCALARS) == stored
+    found = stored_line(lake, SET, "asked")
+    assert row_question(found, rules) == stored
+    return found
 
 
 def test_methods_are_lorif_and_those_that_an_evaluation_kept(lake):
