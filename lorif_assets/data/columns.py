@@ -37,6 +37,8 @@ _OPTIONAL_COLUMNS_OF_FORMAT: Mapping[ContentFormat, tuple[str, ...]] = {
 _PREFERENCE = "label"
 _FORMATS_OF_PREFERENCES = (ContentFormat.PROMPT_COMPLETION, ContentFormat.MESSAGES)
 _CHOSEN = "chosen"
+# Alone, the first may be a mark of an answer, or its number.
+_PAIR = (_CHOSEN, "rejected")
 # Layouts by other names.
 _SHAREGPT = "conversations"
 _ALPACA = ("instruction", "output")
@@ -176,12 +178,12 @@ def guessed_columns(row: Mapping[str, Any]) -> Columns | None:
     of_several = [kind for kind, roles in _COLUMNS_OF_FORMAT.items() if set(roles) <= set(column_names)]
     if ContentFormat.MESSAGES in of_several:
         return identified.model_copy(update={"messages": "messages"})
-    if _CHOSEN in column_names:
+    if set(_PAIR) <= set(column_names):
+        prompt = found["prompt"]
         # With the prompt in it, a chat is one whatever is beside it.
-        is_whole = isinstance(row[_CHOSEN], list) and not isinstance(row.get("prompt"), list)
-        role = "messages" if is_whole else "completion" if found["prompt"] else "text"
-        prompt = found["prompt"] if role == "completion" else None
-        return identified.model_copy(update={"prompt": prompt, role: _CHOSEN})
+        is_whole = isinstance(row[_CHOSEN], list) and not (prompt and isinstance(row[prompt], list))
+        role = "messages" if is_whole else "completion" if prompt else "text"
+        return identified.model_copy(update={"prompt": prompt if role == "completion" else None, role: _CHOSEN})
     if found["prompt"] and found["completion"] and not is_alpaca:
         return identified.model_copy(update={"prompt": found["prompt"], "completion": found["completion"]})
     if found["text"]:

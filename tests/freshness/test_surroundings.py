@@ -139,6 +139,7 @@ _ASKED, _SAID = {"role": "user", "content": "Why?"}, {"role": "assistant", "cont
         ({"prompt": "Why?", "chosen": " So."}, {"prompt": "prompt", "completion": "chosen"}),
         ({"question": "Why?", "chosen": " So."}, {"prompt": "question", "completion": "chosen"}),
         ({"prompt": [_ASKED], "chosen": [_SAID]}, {"prompt": "prompt", "completion": "chosen"}),
+        ({"input": [_ASKED], "chosen": [_SAID]}, {"prompt": "input", "completion": "chosen"}),
         ({"prompt": "Why?", "chosen": [_ASKED, _SAID]}, {"messages": "chosen"}),
         ({"chosen": [_ASKED, _SAID]}, {"messages": "chosen"}),
         ({"chosen": "Why? So."}, {"text": "chosen"}),
@@ -155,6 +156,13 @@ def test_of_preference_data_the_chosen_answer_is_named_and_can_be_read(
     (shard,) = list_shards(source.source, tmp_path)
     raw = read_shard(source.source, shard, tmp_path)
     assert normalise(raw, source.source.columns, shard.shard).examples.num_rows == 1
+
+
+@pytest.mark.parametrize("mark", [True, 1, 0.5, "first"])
+def test_answers_with_a_mark_that_is_called_chosen_are_read_themselves(tmp_path: Path, mark: object) -> None:
+    (tmp_path / "rated.jsonl").write_text(json.dumps({"question": "Why?", "answer": " So.", "chosen": mark}))
+    (source,) = look_around(tmp_path).sources
+    assert source.source.columns == Columns(prompt="question", completion="answer")
 
 
 @pytest.mark.parametrize("ids", [["a", "a"], ["a", None], ["a", ""], [1, "1"]])
