@@ -22,7 +22,7 @@ def refuse_packed(column: str, value: Any, ids: Any) -> None:
     Raises:
         UnusableRowError: it is one.
     """
-    if not isinstance(value, list) or not all(isinstance(entry, int) for entry in value):
+    if not isinstance(value, list) or not all(isinstance(entry, int | float) for entry in value):
         return
     if column in SEQUENCE_NUMBERS and (not isinstance(ids, list) or len(ids) != len(value)):
         # Of the row's documents, not of each token.
@@ -72,7 +72,7 @@ def without_padding(raw: Mapping[str, Any], mask: Sequence[Any]) -> dict[str, An
     Raises:
         UnusableRowError: it hides tokens elsewhere, is of another length, or numbers several sequences.
     """
-    numbers = {entry for entry in mask if isinstance(entry, int)} - {0}
+    numbers = {entry for entry in mask if isinstance(entry, int | float)} - {0}
     if len(numbers) > 1:
         raise UnusableRowError(f"attention_mask numbers {len(numbers)} sequences in the row, {_APART}")
     if all(mask):

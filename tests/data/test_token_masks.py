@@ -74,8 +74,11 @@ def test_a_mask_that_is_none_sets_the_row_aside(mask: Any, why: str) -> None:
     "packing",
     [
         {"position_ids": [0, 1, 0, 1]},
+        {"position_ids": [0.0, 1.0, 0.0, 1.0]},
         {"seq_lengths": [2, 2]},
+        {"seq_lengths": [2.0, 2.0]},
         {"attention_mask": [1, 1, 2, 2]},
+        {"attention_mask": [1.0, 1.0, 2.0, 2.0]},
         {"cu_seqlens": [0, 2, 4]},
         {"cu_seqlens": [0, 2, 4, 4]},
         {"cu_seq_lens_q": [0, 2, 4]},
