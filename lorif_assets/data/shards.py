@@ -65,8 +65,8 @@ def _read_twice(pieces: Iterable[ShardSlice], sources: Iterable[Source], base: P
 
     Sources that take their content from different columns, as those of chosen and of rejected answers, read different things.
     """
-    readings: dict[tuple[Path | str, str], list[tuple[str, str]]] = {}
-    content = {source.name: source.columns.model_dump_json(exclude={"id", "metadata"}) for source in sources}
+    readings: dict[tuple[Path | str, frozenset[tuple[str, str]]], list[tuple[str, str]]] = {}
+    content = {source.name: _content_columns(source) for source in sources}
     folders: dict[Path, Path] = {}
     for source, uri in dict.fromkeys((piece.source, piece.uri) for piece in pieces):
         file = uri if is_remote(uri) else _real(base / uri, folders)
@@ -75,6 +75,12 @@ def _read_twice(pieces: Iterable[ShardSlice], sources: Iterable[Source], base: P
         if len(found) > 1:
             names = " and ".join(f"{uri} of source '{source}'" for source, uri in found)
             yield f"{found[0][1]} is read {len(found)} times, as {names}: its rows are scored as often. Leave one of them out"
+
+
+def _content_columns(source: Source) -> frozenset[tuple[str, str]]:
+    """Return by role which columns hold a source's content, but for those that would without being named."""
+    named = source.columns.model_dump(exclude={"id", "metadata"}, exclude_none=True)
+    return frozenset((role, column) for role, column in named.items() if column != role)
 
 
 def _real(file: Path, folders: dict[Path, Path]) -> Path:

@@ -326,6 +326,15 @@ class TestNames:
         assert re.search(r"source 'a'.*source 'a-b'.*shard 'a-b-00000'", found.faults["a-b"])
         assert names(found.shards) == names(survey(sources[:1], tmp_path).shards) == ["a-b-00000"]
 
+    @pytest.mark.parametrize("named", [{}, {"text": "text"}, {"id": "id"}])
+    def test_a_column_that_is_named_and_would_be_taken_anyway_is_read_twice(
+        self, tmp_path: Path, named: dict[str, str]
+    ) -> None:
+        write_jsonl(tmp_path / "a.jsonl", texts(0, 1))
+        sources = [Source(name="a", path="a.jsonl"), Source(name="b", path="a.jsonl", columns=Columns(**named))]
+        (note,) = survey(sources, tmp_path).notes
+        assert note.startswith("a.jsonl is read 2 times")
+
     def test_paths_may_be_absolute(self, tmp_path: Path) -> None:
         write_jsonl(tmp_path / "data" / "a.jsonl", texts(0, 1))
         elsewhere = tmp_path / "elsewhere"
