@@ -280,4 +280,6 @@ def test_lists_of_queries_say_what_is_asked_about_where_it_is_not_the_loss_of_al
             )
             said = {html.unescape(re.sub("<[^>]*>", "", line)) for line, _ in lines}
             assert said == ({words} if words else set()), path
+        selecting = client.get("/select", params={"query": HOSTILE}).text
+        assert ('class="line asks"' in selecting.partition("<main")[2]) == bool(words)
     explorer.answers.close()

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
@@ -51,6 +52,25 @@ def test_every_query_and_influence_is_on_the_page(report: Make) -> None:
     assert "first" in text
     assert "second" in text
     assert "step-000600" in text
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"against": HOSTILE}, "against <script>"),
+        ({"span": " calls"}, "only calls"),
+        ({"weighted": [{"prompt": "", "completion": "A fox.", "weight": 1.0}] * 3}, "the first of 3 weighted"),
+        ({"scalar": {"name": "probes.py:honesty"}}, "what probes.py:honesty computes"),
+    ],
+)
+def test_the_list_of_queries_says_which_do_not_ask_about_all_that_they_say(
+    report: Make, asked: dict[str, Any], said: str
+) -> None:
+    page = render(report(queries=(query("first"), query("second", asked=asked))))
+    _, _, behind = page.partition('<table class="overview">')
+    listed, _, _ = behind.partition("</table>")
+    assert said in " ".join(parsed(listed).text.split())
+    assert listed.count('class="line asks"') == 1
 
 
 def test_the_comparison_of_checkpoints_is_linked_where_there_is_one(report: Make) -> None:
