@@ -23,7 +23,7 @@ class QueryFiles:
             return frozenset()
         try:
             found = survey_queries(self._settings)
-        except SourceError:
+        except (OSError, SourceError):
             return frozenset()
         return frozenset(query_sets) - found.files.keys() - found.faults.keys()
 

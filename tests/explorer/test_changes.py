@@ -1,6 +1,7 @@
 """An explorer whose lake and settings change while it is open."""
 
 import shutil
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -153,3 +154,12 @@ class TestAQuerySetWhoseFileWasRenamed:
         for ending in ("jsonl", "parquet"):
             (queries / f"before.{ending}").write_text("{}")
         assert "before (no file any more)" not in client.get("/").text
+
+    def test_a_folder_that_may_not_be_listed_stops_no_page(self, client, queries, monkeypatch):
+        def refuse(folder):
+            raise PermissionError(folder)
+
+        monkeypatch.setattr(Path, "iterdir", refuse)
+        page = client.get("/")
+        assert page.status_code == 200
+        assert "(no file any more)" not in page.text
