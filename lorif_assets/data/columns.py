@@ -152,9 +152,9 @@ def content_format(content: Collection[str]) -> ContentFormat:
     return next(kind for kind, roles in _COLUMNS_OF_FORMAT.items() if roles[-1] in content)
 
 
-def usual_id(column_names: Collection[str]) -> str | None:
-    """Return the column that is called as ids are; None where there is none."""
-    return next((name for name in _USUAL_NAMES["id"] if name in column_names), None)
+def usual_ids(column_names: Collection[str]) -> list[str]:
+    """Return the columns that are called as ids are, the most usual name first."""
+    return [name for name in _USUAL_NAMES["id"] if name in column_names]
 
 
 def guessed_columns(row: Mapping[str, Any]) -> Columns | None:

@@ -1,6 +1,6 @@
 """The id of a row as text: the same for the same value, whichever format, type or writer it came through."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import date, time
 from decimal import Decimal
 from uuid import UUID
@@ -54,8 +54,12 @@ def text_of_id(value: object, column: str) -> str:
     raise UnusableRowError(f"id (column '{column}') is {shown}, not text or a number")
 
 
-def tell_apart(values: Iterable[object]) -> bool:
-    """Whether values name rows: each is an id, and none comes twice."""
+def naming_column(columns: Iterable[str], rows: Collection[Mapping[str, object]]) -> str | None:
+    """Return the first of the columns that has an id of its own for each row; None where none has."""
+    return next((name for name in columns if _tell_apart(row.get(name) for row in rows)), None)
+
+
+def _tell_apart(values: Iterable[object]) -> bool:
     try:
         ids = [text_of_id(value, "") for value in values]
     except UnusableRowError:

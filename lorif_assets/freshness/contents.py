@@ -13,14 +13,14 @@ import pyarrow as pa
 from lorif_assets.attribution.recipe_on_model import longest_input
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sources import Columns
-from lorif_assets.data.columns import usual_id
+from lorif_assets.data.columns import usual_ids
 from lorif_assets.data.examples import require_usable, sort_out
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.preview import first_queries, sampled_rows
 from lorif_assets.data.query_files import query_source
 from lorif_assets.data.query_objectives import ScalarRules
 from lorif_assets.data.rejection_reasons import count_reasons, in_words
-from lorif_assets.data.row_ids import tell_apart
+from lorif_assets.data.row_ids import naming_column
 from lorif_assets.data.token_rules import TokenRules
 from lorif_assets.data.truncation import LENGTH_IN_WORDS
 from lorif_assets.errors import LorifError, SourceError
@@ -237,10 +237,10 @@ def _findings(
 
 def _unused_id(raw: RawShard, columns: Columns) -> str | None:
     """Return the column that could name a shard's rows where neither the settings nor the format say what does."""
-    column = usual_id([name for name in raw.columns if name not in (columns.metadata or ())])
-    if columns.id is not None or raw.id_column is not None or column is None or not raw.rows:
+    if columns.id is not None or raw.id_column is not None or not raw.rows:
         return None
-    return column if tell_apart(values.get(column) for _, values in raw.rows) else None
+    usual = usual_ids([name for name in raw.columns if name not in (columns.metadata or ())])
+    return naming_column(usual, [values for _, values in raw.rows])
 
 
 def _too_many(

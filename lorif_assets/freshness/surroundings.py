@@ -9,12 +9,12 @@ from typing import Any, Self
 
 from lorif_assets.config.first_settings import FoundSource, Surroundings
 from lorif_assets.config.sources import Columns, Source, SourceFormat
-from lorif_assets.data.columns import guessed_columns, usual_id
+from lorif_assets.data.columns import guessed_columns, usual_ids
 from lorif_assets.data.delta import BucketedTable
 from lorif_assets.data.formats import format_of_suffix, readers
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.preview import first_rows
-from lorif_assets.data.row_ids import tell_apart
+from lorif_assets.data.row_ids import naming_column
 from lorif_assets.errors import LorifError
 from lorif_assets.models.checkpoint_folders import is_whole, list_folders
 
@@ -249,17 +249,18 @@ def _sources(base: Path, found: Sequence[_Data]) -> Iterator[FoundSource]:
             # Ids deal a table's rows to shards.
             guess = None
         source = Source(name=_name(one.path, names), path=_relative(base, one.path), columns=guess or Columns())
-        named = usual_id(columns)
-        yield FoundSource(source, columns, guess is not None, named if guess and guess.id is None else None)
+        unfit = usual_ids(columns) if guess and guess.id is None else []
+        yield FoundSource(source, columns, guess is not None, next(iter(unfit), None))
 
 
 def _guess(base: Path, sample: Path) -> Columns | None:
     """Return which columns seem to hold ids and content; no ids where the first rows do not have one each."""
-    guess = guessed_columns(_first_row(base, sample))
+    first = _first_row(base, sample)
+    guess = guessed_columns(first)
     if guess is None or guess.id is None or _is_delta(sample):
         return guess
-    values = [row.get(guess.id) for _, row in _rows(base, sample, _ROWS_WITH_IDS).rows]
-    return guess if tell_apart(values) else guess.model_copy(update={"id": None})
+    rows = [row for _, row in _rows(base, sample, _ROWS_WITH_IDS).rows]
+    return guess.model_copy(update={"id": naming_column(usual_ids(first), rows)})
 
 
 def _first_row(base: Path, path: Path) -> Mapping[str, Any]:

@@ -165,6 +165,13 @@ def test_answers_with_a_mark_that_is_called_chosen_are_read_themselves(tmp_path:
     assert source.source.columns == Columns(prompt="question", completion="answer")
 
 
+def test_where_the_first_column_called_as_ids_are_names_no_row_another_one_may(tmp_path: Path) -> None:
+    lines = (json.dumps({"id": 7, "uuid": f"u{k}", "text": "Hello!"}) for k in range(3))
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    found = look_around(tmp_path)
+    assert [(one.source.columns.id, one.no_id) for one in found.sources] == [("uuid", None)]
+
+
 @pytest.mark.parametrize("ids", [["a", "a"], ["a", None], ["a", ""], [1, "1"]])
 def test_a_column_called_as_ids_are_that_does_not_name_each_row_is_said_to_be_none(
     tmp_path: Path, ids: list[object]
