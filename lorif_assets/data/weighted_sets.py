@@ -1,6 +1,6 @@
 """Weighted sets: one behaviour from many prompts, each member a prompt with its completion, or a chat, and a weight."""
 
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,7 +46,7 @@ def _read_member(place: int, member: Any) -> dict[str, Any]:
     if not isinstance(member, Mapping) or set(member) - {*_COMPLETION, *_CHAT, "weight"}:
         raise UnusableRowError(f"member {place} of '{WEIGHTED}' is not {_SHAPES}")
     weight = 1.0 if member.get("weight") is None else member["weight"]
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight) or not weight:
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < abs(weight) <= sys.float_info.max:
         raise UnusableRowError(f"the weight of member {place} of '{WEIGHTED}' is {weight!r}, not a number other than 0")
     # In a column of objects each has the fields of all.
     given = {name: member[name] for name in (*_COMPLETION, *_CHAT) if member.get(name) is not None}

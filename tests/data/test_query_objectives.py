@@ -123,6 +123,7 @@ def test_a_value_that_cannot_be_used_sets_the_query_aside(fields: dict[str, Any]
         ([{"completion": "x", "weight": 0}], "weight of member 0"),
         ([{"completion": "x", "weight": "many"}], "weight of member 0"),
         ([{"completion": "x", "weight": True}], "weight of member 0"),
+        ([{"completion": "x", "weight": 10**400}], "weight of member 0"),
         ([{"completion": "x", "weight": float("nan")}], "weight of member 0 of 'weighted' is nan"),
         ([{"completion": "x", "weight": float("-inf")}], "weight of member 0 of 'weighted' is -inf"),
     ],
