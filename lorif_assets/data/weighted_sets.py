@@ -60,7 +60,7 @@ def _read_member(place: int, member: Any) -> dict[str, Any]:
         raise UnusableRowError(f"member {place} of '{WEIGHTED}': {reason}") from reason
     if "messages" in content:
         return {**Conversation.parse(content["messages"]).fields(), "weight": float(weight)}
-    if given.keys() & {*_CHAT}:
+    if any(given.get(name) for name in _CHAT):
         raise UnusableRowError(f"member {place} of '{WEIGHTED}' has tools, but no chat whose template is given them")
     # Sorted, as they are hashed.
     return {"completion": content["completion"], "prompt": content["prompt"], "weight": float(weight)}

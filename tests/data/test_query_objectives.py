@@ -140,7 +140,7 @@ def test_members_of_a_weighted_set_may_be_chats_with_all_that_a_chat_of_a_row_ha
         {"messages": [turns[0], {"role": "assistant", "content": "", "tool_calls": [call]}], "tools": tools},
         {"messages": [{"from": "human", "value": "Hi."}, {"from": "gpt", "value": "Hello!"}], "weight": -1},
         {"prompt": turns[:1], "completion": turns[1:]},
-        {"prompt": "Hi.", "completion": " Hello!"},
+        {"prompt": "Hi.", "completion": " Hello!", "tools": []},
     ]
     (read_,) = objectives({"weighted": members})
     first, second, third, last = read_["weighted"]
