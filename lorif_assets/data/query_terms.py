@@ -14,7 +14,7 @@ from jaxtyping import Bool
 from lorif_assets.data.columns import ContentFormat
 from lorif_assets.data.conversations import Conversation
 from lorif_assets.data.labels import NO_LOSS
-from lorif_assets.data.normal_forms import as_written_in
+from lorif_assets.data.normal_forms import in_each_form
 from lorif_assets.data.query_objectives import AGAINST, SCALAR, SPAN
 from lorif_assets.data.rejected import RejectedRow, UnusableRowError, excerpt, rejected_table
 from lorif_assets.data.scalars import load_scalar
@@ -122,11 +122,13 @@ def _narrowed(
         )
         return is_in
 
+    def occurrences(text: str) -> list[Bool[np.ndarray, " T"]]:
+        places = (found.start() for found in re.finditer(f"(?={re.escape(text)})", seen))
+        return [tokens for first in places if (tokens := inside(first, first + len(text))).any()]
+
     if isinstance(span, str):
-        # Tokenizers may normalise what they read.
-        span = as_written_in(seen, span)
-        places = [found.start() for found in re.finditer(f"(?={re.escape(span)})", seen)]
-        chosen = [tokens for first in places if (tokens := inside(first, first + len(span))).any()]
+        # Tokenizers may normalise what they read, and in a chat another message may have it in another form.
+        chosen = next(filter(None, map(occurrences, in_each_form(span))), [])
         if len(chosen) != 1:
             raise UnusableRowError(f"the span {span!r} occurs {len(chosen)} times in the tokens that carry loss")
         return replace(example, labels=np.where(chosen[0], example.labels, NO_LOSS))

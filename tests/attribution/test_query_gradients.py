@@ -323,6 +323,23 @@ def test_a_span_that_only_the_prompt_of_a_chat_holds_sets_the_query_aside(checkp
             assert text_of(checkpoint, found.examples[0]).strip() == "it ends"
 
 
+def test_a_span_is_found_where_the_prompt_of_a_chat_has_it_in_another_normal_form(
+    checkpoint: AttributedCheckpoint,
+) -> None:
+    tokenizer = copy.deepcopy(checkpoint.model.tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
+    composed, decomposed = "r\u00e9sum\u00e9", "re\u0301sume\u0301"
+    chat = [
+        {"role": "user", "content": f"What is a {composed}?"},
+        {"role": "assistant", "content": f"A {decomposed} is"},
+    ]
+    question = {"query_id": "asked", "row": 0, **row_question({"messages": chat, "span": composed}, NO_SCALARS)}
+    table = pa.Table.from_pylist([question], schema=QUERY_EXAMPLES.columns)
+    found = replace(checkpoint.model, tokenizer=tokenizer).tokenized_queries(table)
+    assert found.rejected.num_rows == 0
+    assert text_of(checkpoint, found.examples[0]).strip() == decomposed
+
+
 def test_query_sets_of_every_kind_are_stored_scored_and_shown_as_what_they_are(
     private_project: TinyProject,
 ) -> None:
