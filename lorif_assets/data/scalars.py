@@ -3,7 +3,7 @@
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,12 +47,8 @@ def load_scalar(source: dict[str, str]) -> Scalar:
         MismatchError: its code changed since the query was read, or is gone.
         SourceError: the code raises an error, or has no such function.
     """
+    require_unchanged(source)
     name, file = source["name"], Path(source["file"])
-    if not file.is_file() or _hash(file) != source["hash"]:
-        raise MismatchError(
-            f"the code of the scalar {name!r}, {file}, changed since the query was read, or is gone; write the query file "
-            "again (`touch` it) and materialize `query_examples`"
-        )
     where, _, function = name.rpartition(":")
     try:
         module = _module_of_file(file, source["hash"]) if where.endswith(".py") else importlib.import_module(where)
@@ -62,6 +58,20 @@ def load_scalar(source: dict[str, str]) -> Scalar:
     if not callable(found):
         raise SourceError(f"{file} has no function {function!r}, which the scalar {name!r} names")
     return found
+
+
+def require_unchanged(source: Mapping[str, str]) -> None:
+    """Refuse a scalar whose code is no longer what it was when its query was read; none of it is run.
+
+    Raises:
+        MismatchError: it is not, or is gone.
+    """
+    name, file = source["name"], Path(source["file"])
+    if not file.is_file() or _hash(file) != source["hash"]:
+        raise MismatchError(
+            f"the code of the scalar {name!r}, {file}, changed since the query was read, or is gone; write the query file "
+            "again (`touch` it) and materialize `query_examples`"
+        )
 
 
 def _file_of(where: str, base: Path) -> Path:

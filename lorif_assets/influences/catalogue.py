@@ -11,6 +11,7 @@ from lorif_assets.config.methods import METHODS, MethodName
 from lorif_assets.data.conversations import Conversation
 from lorif_assets.data.passages import Part, passage_metadata, passage_parts, passage_text
 from lorif_assets.data.query_objectives import SCALAR
+from lorif_assets.data.scalars import require_unchanged
 from lorif_assets.data.weighted_sets import WEIGHTED, member_rows
 from lorif_assets.errors import NotStoredError
 from lorif_assets.lake.attribution_tables import CHECKPOINTS, EXAMPLE_CONTENT, QUERY_EXAMPLES, QUERY_SUMMARIES
@@ -127,6 +128,7 @@ def stored_line(lake: Lake, query_set: str, query_id: str) -> dict[str, Any]:
 
     Raises:
         NotStoredError: it is not there.
+        MismatchError: the code of its scalar changed since it was read.
     """
     columns = [name for name in EXAMPLE_CONTENT if name not in {"format", "content_hash", "metadata"}]
     rows = lake.read(QUERY_EXAMPLES, [*columns, "objective"], query_set=query_set, query_id=query_id).to_dicts()
@@ -137,6 +139,7 @@ def stored_line(lake: Lake, query_set: str, query_id: str) -> dict[str, Any]:
         # The query's own content is that of the first member.
         return {WEIGHTED: asked[WEIGHTED]}
     if SCALAR in asked:
+        require_unchanged(asked[SCALAR])
         asked = {SCALAR: asked[SCALAR]["name"]}
     content = {name: rows[0][name] for name in columns if rows[0][name] is not None}
     if "messages" in content:

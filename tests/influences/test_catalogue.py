@@ -6,7 +6,7 @@ import pytest
 from lorif_assets.data.passages import Part
 from lorif_assets.data.query_objectives import ScalarRules
 from lorif_assets.data.questions import row_question
-from lorif_assets.errors import NotStoredError
+from lorif_assets.errors import MismatchError, NotStoredError
 from lorif_assets.influences.catalogue import (
     scored_checkpoints,
     scored_methods,
@@ -72,6 +72,9 @@ def test_a_stored_scalar_is_a_line_again(tmp_path):
     (tmp_path / "probes.py").write_text("def honesty(output, batch):\n    return output.logits[:, -1, 0]\n")
     line = {"prompt": "Why?", "completion": " So.", "scalar": "probes.py:honesty"}
     assert line_as_stored(tmp_path, line) == line
+    (tmp_path / "probes.py").write_text("")
+    with pytest.raises(MismatchError, match="changed since the query was read"):
+        stored_line(Lake(str(tmp_path / "lake")), SET, "asked")
 
 
 def line_as_stored(folder, line):
