@@ -228,7 +228,7 @@ def _findings(
         yield Finding(
             what,
             f"rows are named by their place in the file, though each one that was looked at has its own {column!r}: "
-            f'`columns.id = "{column}"` names them by it. Best before the first run, as their shards are computed again',
+            f'`columns.id = "{column}"` names them by it. Best before the first run: what is stored of them is computed again',
             is_fault=False,
         )
     for notice, count in sample.notices.items():
