@@ -98,6 +98,11 @@ def passage_parts(row: Mapping[str, Any]) -> tuple[Part, ...]:
             return (Part(passage_text(row), carries_loss=True),)
 
 
+def passage_turns(row: Mapping[str, Any]) -> tuple[Part, ...]:
+    """Return the turns of an example row that is a chat; of another, none."""
+    return passage_parts(row) if row["format"] == "messages" else ()
+
+
 def _said(message: Message) -> str:
     """A message's reasoning, its content and, as JSON, the tools that it calls."""
     content = message.get("content")

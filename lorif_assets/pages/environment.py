@@ -35,7 +35,7 @@ def page_environment(package: str, **filters: Callable[..., Any]) -> Environment
         "percent": number_format.percent,
         "bar_width": number_format.bar_width,
         "labels": passages.labels,
-        "clip_end": passages.clip_end,
+        "clip_passage": passages.clip_passage,
         "clip_start": passages.clip_start,
         "first_line": passages.first_line,
         "last_line": passages.last_line,

@@ -2,12 +2,13 @@
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup, escape
 
+from lorif_assets.data.passages import Part
 from lorif_assets.pages.number_format import NOT_FINITE
 
 WITHDRAWN = "(no longer in the training data)"
@@ -17,6 +18,7 @@ LINE_COLUMNS = 80
 MOST_CHARACTERS = 4_000
 MOST_LABEL_CHARACTERS = 120
 
+_BETWEEN_TURNS = "\n\n"
 _FEWEST_FOLDED_LINES = 4
 _WORD_COLUMNS = 40
 
@@ -35,6 +37,20 @@ class Clipped:
     shown: str
     folded: str
     n_left_out: int
+
+
+@dataclass(frozen=True)
+class ClippedPassage:
+    """The same of a passage piece by piece."""
+
+    shown: tuple[Part, ...]
+    folded: tuple[Part, ...]
+    n_left_out: int
+
+    @property
+    def n_beyond(self) -> int:
+        """Characters that are not shown at once."""
+        return sum(len(part.text) for part in self.folded) + self.n_left_out
 
 
 def visible(text: str) -> str:
@@ -58,6 +74,31 @@ def clip_end(text: str) -> Clipped:
     kept = text[:MOST_CHARACTERS]
     split = _fold_position(kept)
     return Clipped(shown=kept[:split], folded=kept[split:], n_left_out=len(text) - len(kept))
+
+
+def clip_passage(passage: str | Sequence[Part]) -> ClippedPassage:
+    """The same of a passage, all of which carries loss if it is one text; a turn of a chat begins with who speaks."""
+    parts = (Part(passage, carries_loss=True),) if isinstance(passage, str) else passage
+    pieces = [piece for at, part in enumerate(parts) for piece in (*_speaker(part, is_first=not at), part)]
+    clipped = clip_end("".join(piece.text for piece in pieces))
+    split = len(clipped.shown)
+    return ClippedPassage(
+        _between(pieces, 0, split), _between(pieces, split, split + len(clipped.folded)), clipped.n_left_out
+    )
+
+
+def _speaker(part: Part, *, is_first: bool) -> tuple[Part, ...]:
+    return (Part(f"{'' if is_first else _BETWEEN_TURNS}[{part.role}] ", carries_loss=False),) if part.role else ()
+
+
+def _between(pieces: Sequence[Part], start: int, end: int) -> tuple[Part, ...]:
+    """Return the characters from one place to another, in their pieces."""
+    found, at = [], 0
+    for piece in pieces:
+        if text := piece.text[max(start - at, 0) : max(end - at, 0)]:
+            found.append(replace(piece, text=text))
+        at += len(piece.text)
+    return tuple(found)
 
 
 def clip_start(text: str) -> Clipped:

@@ -14,7 +14,7 @@ from lorif_assets.attribution.score_rows import LOWEST
 from lorif_assets.attribution.stored_rankings import RANKINGS, stored_ranking
 from lorif_assets.attribution.versions import recalled_version
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.data.passages import passage_metadata, passage_text, passages
+from lorif_assets.data.passages import passage_metadata, passage_text, passage_turns, passages
 from lorif_assets.data.stored_examples import stored_shard_hashes
 from lorif_assets.errors import MismatchError
 from lorif_assets.influcoder.stored import encoder_weights
@@ -121,6 +121,7 @@ def _history(query_id: str, query: Mapping[str, str] | None, standings: tuple[St
         passage_metadata(query),
         standings,
         json.loads(query["objective"] or "{}"),
+        passage_turns(query),
     )
 
 

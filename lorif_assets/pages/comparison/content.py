@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from lorif_assets.attribution.compared_checkpoints import Participants, ScoredCheckpoint
+from lorif_assets.data.passages import Part
 from lorif_assets.mathematics.scores.rank_overlap import rank_biased_overlap, top_overlap
 
 LEADING = 10
@@ -84,7 +85,8 @@ class QueryHistory:
     """One query along the checkpoints.
 
     `standings` has one entry per compared checkpoint, None where the query was not scored. `asked` says what it asks about
-    where that is not the completion's loss, by the field of the query file.
+    where that is not the completion's loss, by the field of the query file, `turns` what stands in the place of prompt and
+    completion of a chat.
     """
 
     query_id: str
@@ -93,6 +95,7 @@ class QueryHistory:
     metadata: Mapping[str, Any]
     standings: tuple[Standing | None, ...]
     asked: Mapping[str, Any] = field(default_factory=dict)
+    turns: tuple[Part, ...] = ()
 
     @property
     def is_loss(self) -> bool:

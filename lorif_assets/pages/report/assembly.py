@@ -23,7 +23,14 @@ from lorif_assets.attribution.stored_rankings import (
 )
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.data.near_duplicates import near_duplicates
-from lorif_assets.data.passages import passage_metadata, passage_text, passages
+from lorif_assets.data.passages import (
+    Part,
+    passage_metadata,
+    passage_parts,
+    passage_text,
+    passage_turns,
+    passages,
+)
 from lorif_assets.data.rejected import rejected_counts
 from lorif_assets.data.rejection_reasons import rows_set_aside
 from lorif_assets.errors import MismatchError
@@ -111,6 +118,7 @@ def assemble(
                 prompt=row["prompt"],
                 completion=row["completion"] or passage_text(row),
                 metadata=passage_metadata(row),
+                turns=passage_turns(row),
                 asked=json.loads(row["objective"] or "{}"),
                 groups=groups.get(row["query_id"], {}),
                 loss=row["loss"],
@@ -170,8 +178,8 @@ def _influences(
                 example_id=row["example_id"],
                 shard=row["shard"],
                 score=row[column],
-                text=texts[first],
-                metadata=passage_metadata(passage) if (passage := listed[first]) else {},
+                parts=passage_parts(passage) if (passage := listed[first]) else (Part(WITHDRAWN, carries_loss=True),),
+                metadata=passage_metadata(passage) if passage else {},
                 tokens=details.tokens.get((row["query_id"], row["shard"], row["example_id"])),
                 exact=details.exact.get((row["query_id"], row["side"], row["shard"], row["example_id"])),
                 duplicates=tuple(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from lorif_assets.data.passages import passage_text
+from lorif_assets.data.passages import Part, passage_text
 from lorif_assets.data.weighted_sets import member_rows
 from lorif_assets.influences.exact_ranks import ExactRank
 from lorif_assets.pages.token_colours import PairTokens
@@ -25,7 +25,7 @@ class NearDuplicate:
 class Influence:
     """One training example and its score for one query, relative to its size where the list is ranked so.
 
-    `rank` counts from 1 within its list; `text` is the passage, or the prompt followed by the completion. `tokens` are those
+    `rank` counts from 1 within its list; `parts` are the passage, prompt and completion, or turns. `tokens` are those
     of both sides where their shares of the score are stored, `exact` its rank by whole gradients where that is, `duplicates`
     the near-duplicates that rank below it in the list, and are folded into it.
     """
@@ -34,7 +34,7 @@ class Influence:
     example_id: str
     shard: str
     score: float
-    text: str
+    parts: tuple[Part, ...]
     metadata: Mapping[str, Any]
     tokens: PairTokens | None = None
     exact: ExactRank | None = None
@@ -79,6 +79,8 @@ class QueryInfluences:
     top_100_share: float
     proponents: tuple[Influence, ...]
     opponents: tuple[Influence, ...]
+    turns: tuple[Part, ...] = ()
+    """Of a chat, what stands in the place of prompt and completion."""
     asked: Mapping[str, Any] = field(default_factory=dict)
     """What it asks about, where that is not the completion's loss, by the field of the query file."""
     groups: Mapping[str, tuple[GroupInfluence, ...]] = field(default_factory=dict)

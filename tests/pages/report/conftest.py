@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
+from lorif_assets.data.passages import Part
 from lorif_assets.pages.report.content import Influence, LayerSpectrum, QueryInfluences, ReportContent, WhitenedLayer
 
 HOSTILE = '<script>alert("x")</script>'
 
 
 def influence(rank: int, score: float, **changes: Any) -> Influence:
-    made = Influence(rank, f"docs/{rank:03d}", "docs-00000", score, f"Passage number {rank}.", {"topic": "with"})
+    made = Influence(
+        rank, f"docs/{rank:03d}", "docs-00000", score, (Part(f"Passage number {rank}.", True),), {"topic": "with"}
+    )
     return replace(made, **changes)
 
 

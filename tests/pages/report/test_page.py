@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lorif_assets.data.passages import Part
 from lorif_assets.pages.report.content import LayerCurvature, NearDuplicate, ReportContent
 from lorif_assets.pages.report.page import EXPLORED_QUERY, render
 from lorif_assets.pages.token_colours import PairTokens, ScoredToken
@@ -73,6 +74,31 @@ def test_the_list_of_queries_says_which_do_not_ask_about_all_that_they_say(
     assert listed.count('class="line asks"') == 1
 
 
+def test_of_a_chat_only_what_carries_loss_is_marked(report: Make) -> None:
+    turns = (
+        Part("Be brief.", carries_loss=False, role="system"),
+        Part(HOSTILE, carries_loss=False, role="user"),
+        Part("A fox & a hen.", carries_loss=True, role="assistant"),
+    )
+    chat = query("chat", prompt=None, completion="all of it", turns=turns, proponents=(influence(1, 1.0, parts=turns),))
+    page = render(report(queries=(chat,)))
+    _, _, behind = page.partition('<table class="overview">')
+    listed, _, article = behind.partition("</table>")
+    assert "<mark>A fox &amp; a hen.</mark>" in listed
+    assert "&lt;script&gt;" in listed.partition("<mark>A fox")[0]
+    # Of the query, and of the example beside it.
+    assert article.count('<span class="said">A fox &amp; a hen.</span>') == 2
+    assert article.count('<span class="said no-loss">&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt;</span>') == 2
+    assert article.count('<span class="said no-loss">\n\n[assistant] </span>') == 2
+    assert "all of it" not in page
+
+
+def test_of_an_example_the_prompt_is_told_from_the_completion(report: Make) -> None:
+    parts = (Part("Who is it? ", carries_loss=False), Part("A fox.", carries_loss=True))
+    page = render(report(queries=(query("q", proponents=(influence(1, 1.0, parts=parts),)),)))
+    assert '<span class="said no-loss">Who is it? </span><span class="said">A fox.</span>' in page
+
+
 def test_the_comparison_of_checkpoints_is_linked_where_there_is_one(report: Make) -> None:
     linked = render(report(comparison="../comparison/python-questions.html"))
     assert '<a href="../comparison/python-questions.html">How the proponents moved' in linked
@@ -92,10 +118,11 @@ def test_the_page_needs_no_network_and_no_script(report: Make) -> None:
     assert "script" not in parsed(page).tags
 
 
-@pytest.mark.parametrize("place", ["text", "example_id", "shard", "metadata key", "metadata value"])
+@pytest.mark.parametrize("place", ["text", "role", "example_id", "shard", "metadata key", "metadata value"])
 def test_text_of_an_example_is_escaped(report: Make, place: str) -> None:
     changes = {
-        "text": {"text": HOSTILE},
+        "text": {"parts": (Part(HOSTILE, carries_loss=True),)},
+        "role": {"parts": (Part("said", carries_loss=True, role=HOSTILE),)},
         "example_id": {"example_id": HOSTILE},
         "shard": {"shard": HOSTILE},
         "metadata key": {"metadata": {HOSTILE: 1}},
@@ -183,13 +210,15 @@ def test_lists_without_an_entry_are_said_to_be_empty(report: Make) -> None:
 
 def test_white_space_of_a_passage_is_kept(report: Make) -> None:
     text = "def f(x):\n    return x\n\n  indented"
-    page = render(report(queries=(query("q", proponents=(influence(1, 1.0, text=text),)),)))
+    page = render(report(queries=(query("q", proponents=(influence(1, 1.0, parts=(Part(text, True),)),)),)))
     assert text in parsed(page).text
 
 
 def test_a_long_passage_is_folded_and_nothing_of_it_is_lost(report: Make) -> None:
     text = "\n".join(f"line {number}" for number in range(40))
-    structure = parsed(render(report(queries=(query("q", proponents=(influence(1, 1.0, text=text),)),))))
+    structure = parsed(
+        render(report(queries=(query("q", proponents=(influence(1, 1.0, parts=(Part(text, True),)),)),)))
+    )
     assert "details" in structure.tags
     assert all(f"line {number}" in structure.text for number in range(40))
 
@@ -200,7 +229,7 @@ def test_the_same_content_gives_the_same_page(report: Make) -> None:
 
 def test_fifty_queries_of_twenty_influences_stay_below_three_megabytes(report: Make) -> None:
     long = "A sentence of a passage that is as long as passages are. " * 12
-    influences = tuple(influence(rank, 1.0 / rank, text=long) for rank in range(1, 11))
+    influences = tuple(influence(rank, 1.0 / rank, parts=(Part(long, True),)) for rank in range(1, 11))
     queries = tuple(query(f"q{number}", proponents=influences, opponents=influences) for number in range(50))
     assert len(render(report(queries=queries)).encode()) < 3_000_000
 
