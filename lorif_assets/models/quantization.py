@@ -22,7 +22,7 @@ _UNPACKED = {"gptq": "torch", "awq": "torch_awq"}
 _LIBRARIES = {"gptq": "gptqmodel and optimum", "awq": "gptqmodel"}
 _FOLLOWED = frozenset({"bitsandbytes", "torchao"})
 """Methods whose packed layers are linear ones of torch, and let gradients through."""
-_WHILE_IT_RUNS = frozenset({"input", "output", "q_attn", "k_cache"})
+_WHILE_IT_RUNS = ("input", "output", "q_attn", "k_cache")
 """Where a rotation is not in the weights, but multiplies what goes through the model."""
 
 
@@ -132,7 +132,7 @@ def _can_dequantise(quantised: dict[str, Any]) -> bool:
 def _has_several_schemes(quantised: dict[str, Any]) -> bool:
     """Return whether layers are quantised in different ways: transformers would dequantise all, but for experts, in one."""
     schemes = [_dict(scheme) for scheme in _dict(quantised.get("config_groups")).values()]
-    return sum(not any("experts" in target for target in scheme.get("targets", ())) for scheme in schemes) > 1
+    return sum(not any("experts" in target for target in scheme.get("targets") or ()) for scheme in schemes) > 1
 
 
 def _quantizer(checkpoint: Path, devices: DeviceGroup | None) -> Any:

@@ -546,6 +546,21 @@ def test_rotations_of_what_layers_read_are_refused(tmp_path: Path) -> None:
         refuse_unsupported_quantization(tmp_path)
 
 
+@pytest.mark.parametrize("location", [None, ["input"], {"at": "input"}])
+@pytest.mark.parametrize("targets", [None, 3])
+def test_notes_of_another_shape_end_in_a_sentence(tmp_path: Path, location: Any, targets: Any) -> None:
+    rotation = {"type": "hadamard", "apply": [{"targets": targets, "location": location}]}
+    schemes = {"group_0": {"targets": targets}, "group_1": {"targets": targets}}
+    notes = {
+        "quant_method": "compressed-tensors",
+        "config_groups": schemes,
+        "transform_config": {"config_groups": {"R4": rotation}},
+    }
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": notes}))
+    with pytest.raises(CheckpointError, match="quantised by compressed-tensors"):
+        refuse_unsupported_quantization(tmp_path)
+
+
 def test_rotations_that_are_in_the_weights_are_not_refused(tmp_path: Path) -> None:
     write_compressed(tmp_path, {"Linear": "int-quantized"})
     file = tmp_path / "packed/config.json"
