@@ -20,7 +20,7 @@ from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.config.settings import explanation
 from lorif_assets.config.sources import Columns
-from lorif_assets.data.passages import passage_text
+from lorif_assets.data.passages import asked_and_said, passage_text
 from lorif_assets.data.query_objectives import NO_SCALARS
 from lorif_assets.data.rejected import rejected_table
 from lorif_assets.data.rejection_reasons import first_and_counts
@@ -193,10 +193,8 @@ class FittedModel:
             if tokens:
                 scored = replace(scored, tokens=self._held.token_rows(scored, some, self._rows, tokens))
             for query in some:
-                row = rows[query.row]
-                prompt, completion = row["prompt"] or "", row["completion"] or passage_text(row)
-                name = self._held.attributed.record.name
-                answers.append(Attribution.of(scored, query.example_id, self._with_passages, prompt, completion, name))
+                said, name = asked_and_said(rows[query.row]), self._held.attributed.record.name
+                answers.append(Attribution.of(scored, query.example_id, self._with_passages, *said, name))
         return answers
 
     def scores(self, queries: Rows) -> Float32[np.ndarray, "Q N"]:

@@ -27,7 +27,7 @@ from lorif_assets.attribution.score_queries import QueryScores
 from lorif_assets.config.settings import existing_settings_file
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.id_lists import ids_of_file
-from lorif_assets.data.passages import passage_text, with_passages
+from lorif_assets.data.passages import asked_and_said, with_passages
 from lorif_assets.data.query_objectives import ScalarRules
 from lorif_assets.data.questions import Question, completion_question, conversation_question, row_question
 from lorif_assets.errors import NotStoredError, SourceError
@@ -279,9 +279,8 @@ class OpenProject(StoredResults):
         return self._attribution(scored, scored.summaries["query_id"][0], question, name)
 
     def _attribution(self, scored: QueryScores, query_id: str, question: Question, name: str) -> Attribution:
-        prompt, completion = question.get("prompt") or "", question.get("completion") or passage_text(question)
         with_texts = partial(with_passages, self._project.lake)
-        return Attribution.of(scored, query_id, with_texts, prompt, completion, name)
+        return Attribution.of(scored, query_id, with_texts, *asked_and_said(question), name)
 
     def select(
         self,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -61,9 +61,7 @@ def passage_text(row: Mapping[str, Any]) -> str:
         case "prompt_completion":
             return f"{row['prompt']}{row['completion']}"
         case "messages":
-            return "\n\n".join(
-                f"[{turn['role']}] {_said(turn)}" for turn in Conversation.parse(row["messages"]).messages
-            )
+            return "\n\n".join(_after_its_role(turn) for turn in passage_parts(row))
         case _:
             ids = row["input_ids"]
             return (
@@ -96,6 +94,27 @@ def passage_parts(row: Mapping[str, Any]) -> tuple[Part, ...]:
             )
         case _:
             return (Part(passage_text(row), carries_loss=True),)
+
+
+def asked_and_said(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what an example row says up to the last piece that carries loss, and that piece.
+
+    These are its prompt and its completion, or a chat up to the last answer that is trained on, and that answer.
+    """
+    match row["format"]:
+        case "prompt_completion":
+            return row["prompt"], row["completion"]
+        case "messages":
+            turns = passage_parts(row)
+            last = max((at for at, turn in enumerate(turns) if turn.carries_loss), default=len(turns) - 1)
+            asked = "\n\n".join(map(_after_its_role, (*turns[:last], replace(turns[last], text=""))))
+            return asked, turns[last].text
+        case _:
+            return "", passage_text(row)
+
+
+def _after_its_role(turn: Part) -> str:
+    return f"[{turn.role}] {turn.text}"
 
 
 def passage_turns(row: Mapping[str, Any]) -> tuple[Part, ...]:

@@ -158,7 +158,7 @@ def test_chats_prompts_and_token_ids_are_read_as_in_a_source(tiny_project):
         {"messages": [{"role": "user", "content": "a file"}, {"role": "assistant", "content": text}]} for text in TEXTS
     ]
     (answer,) = lorif_assets.attribute(model, tokenizer, chat, chat[:1], "paper")
-    assert answer.completion.startswith("[user] a file")
+    assert (answer.prompt, answer.completion) == ("[user] a file\n\n[assistant] ", TEXTS[0])
     assert answer.table["text"][0].startswith("[user] a file")
     ids = [{"input_ids": tokenizer(text)["input_ids"], "id": f"n{n}", "topic": "x"} for n, text in enumerate(TEXTS)]
     found = lorif_assets.fit(model, tokenizer, ids, "paper")

@@ -77,7 +77,7 @@ def test_a_chat_is_asked_about_through_the_chat_template(tiny_project, monkeypat
     for answer in answers:
         assert answer.table.equals(whole.table)
         assert (answer.loss, answer.n_target_tokens) == (whole.loss, whole.n_target_tokens)
-        assert (answer.prompt, answer.completion) == ("", f"[user] {PROMPT}\n\n[assistant] {COMPLETION}")
+        assert (answer.prompt, answer.completion) == (f"[user] {PROMPT}\n\n[assistant] ", COMPLETION)
 
 
 def test_a_chat_template_that_writes_today_is_told_the_date_of_the_recipe(tiny_project, monkeypatch):

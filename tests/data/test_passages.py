@@ -7,6 +7,7 @@ import pytest
 
 from lorif_assets.data.passages import (
     Part,
+    asked_and_said,
     passage_metadata,
     passage_parts,
     passage_text,
@@ -105,6 +106,29 @@ def test_a_reader_is_shown_the_calls_of_a_chat_and_no_more_than_the_words_of_con
     row = {"format": "messages", "messages": json.dumps(turns)}
     assert passage_text(row) == f"[user] Is it cold?\n\n[assistant] {json.dumps([call])}\n\n[assistant] Yes."
     assert passage_text({"format": "text", "text": "as it is"}) == "as it is"
+
+
+def test_of_a_chat_the_last_answer_that_is_trained_on_is_what_was_said() -> None:
+    said = [
+        ("system", "Be brief."),
+        ("user", "Who?"),
+        ("assistant", "A fox."),
+        ("user", "Sure?"),
+        ("assistant", "Yes."),
+    ]
+    messages = [{"role": role, "content": content} for role, content in said]
+    assert asked_and_said({"format": "messages", "messages": json.dumps(messages)}) == (
+        "[system] Be brief.\n\n[user] Who?\n\n[assistant] A fox.\n\n[user] Sure?\n\n[assistant] ",
+        "Yes.",
+    )
+    untrained = {"format": "messages", "messages": json.dumps([*messages[:-1], {**messages[-1], "weight": 0}])}
+    assert asked_and_said(untrained) == ("[system] Be brief.\n\n[user] Who?\n\n[assistant] ", "A fox.")
+
+
+def test_what_was_said_is_the_completion_or_all_that_there_is() -> None:
+    row = {"format": "prompt_completion", "prompt": "Who? ", "completion": "A fox."}
+    assert asked_and_said(row) == ("Who? ", "A fox.")
+    assert asked_and_said({"format": "text", "text": "as it is"}) == ("", "as it is")
 
 
 def test_a_prompt_carries_no_loss_and_what_has_none_is_one_part() -> None:

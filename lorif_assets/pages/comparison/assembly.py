@@ -14,7 +14,7 @@ from lorif_assets.attribution.score_rows import LOWEST
 from lorif_assets.attribution.stored_rankings import RANKINGS, stored_ranking
 from lorif_assets.attribution.versions import recalled_version
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.data.passages import passage_metadata, passage_text, passage_turns, passages
+from lorif_assets.data.passages import asked_and_said, passage_metadata, passage_text, passage_turns, passages
 from lorif_assets.data.stored_examples import stored_shard_hashes
 from lorif_assets.errors import MismatchError
 from lorif_assets.influcoder.stored import encoder_weights
@@ -116,8 +116,7 @@ def _history(query_id: str, query: Mapping[str, str] | None, standings: tuple[St
         return QueryHistory(query_id, None, "(no longer in the query set)", {}, standings)
     return QueryHistory(
         query_id,
-        query["prompt"],
-        query["completion"] or passage_text(query),
+        *asked_and_said(query),
         passage_metadata(query),
         standings,
         json.loads(query["objective"] or "{}"),

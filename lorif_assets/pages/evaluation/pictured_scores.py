@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool
 
-from lorif_assets.data.passages import passage_text
+from lorif_assets.data.passages import asked_and_said
 from lorif_assets.evaluation.methods.evaluated_scores import EvaluatedScores
 from lorif_assets.evaluation.retraining.ground_truth import GroundTruth
 from lorif_assets.mathematics.evaluation.datamodeling import subset_sums
@@ -31,12 +31,13 @@ def scatters(
         places = places or _places(correlations.tolist())
         for place, at in places.items():
             row = texts[scored.query_ids[at]]
+            prompt, completion = asked_and_said(row)
             found.append(
                 QueryScatter(
                     place=place,
                     query_id=row["query_id"],
-                    prompt=row["prompt"],
-                    completion=row["completion"] or passage_text(row),
+                    prompt=prompt,
+                    completion=completion,
                     method=method,
                     lds=float(correlations[at]),
                     predicted=tuple((predicted[at] - predicted[at].mean()).tolist()),

@@ -25,6 +25,7 @@ from lorif_assets.config.recipe import Recipe
 from lorif_assets.data.near_duplicates import near_duplicates
 from lorif_assets.data.passages import (
     Part,
+    asked_and_said,
     passage_metadata,
     passage_parts,
     passage_text,
@@ -115,8 +116,8 @@ def assemble(
         queries=tuple(
             QueryInfluences(
                 query_id=row["query_id"],
-                prompt=row["prompt"],
-                completion=row["completion"] or passage_text(row),
+                prompt=said[0],
+                completion=said[1],
                 metadata=passage_metadata(row),
                 turns=passage_turns(row),
                 asked=json.loads(row["objective"] or "{}"),
@@ -133,6 +134,7 @@ def assemble(
                 relative_opponents=tuple(relative.get((row["query_id"], "lowest"), ())),
             )
             for row in queries.iter_rows(named=True)
+            for said in (asked_and_said(row),)
         ),
         created=datetime.now(UTC),
         comparison=comparison_link(query_set)
