@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from lorif_assets.data.passages import Part
+from lorif_assets.data.passages import Part, passage_parts
 from lorif_assets.pages.number_format import NOT_FINITE
 
 WITHDRAWN = "(no longer in the training data)"
@@ -51,6 +51,11 @@ class ClippedPassage:
     def n_beyond(self) -> int:
         """Characters that are not shown at once."""
         return sum(len(part.text) for part in self.folded) + self.n_left_out
+
+
+def example_parts(row: Mapping[str, Any] | None) -> tuple[Part, ...]:
+    """Return what a training example says, piece by piece; of one that was withdrawn, that it was."""
+    return passage_parts(row) if row else (Part(WITHDRAWN, carries_loss=True),)
 
 
 def visible(text: str) -> str:

@@ -14,7 +14,7 @@ from lorif_assets.attribution.score_rows import LOWEST
 from lorif_assets.attribution.stored_rankings import RANKINGS, stored_ranking
 from lorif_assets.attribution.versions import recalled_version
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.data.passages import asked_and_said, passage_metadata, passage_text, passage_turns, passages
+from lorif_assets.data.passages import asked_and_said, passage_metadata, passage_turns, passages
 from lorif_assets.data.stored_examples import stored_shard_hashes
 from lorif_assets.errors import MismatchError
 from lorif_assets.influcoder.stored import encoder_weights
@@ -25,7 +25,7 @@ from lorif_assets.lake.attribution_tables import (
 )
 from lorif_assets.lake.lake import Lake
 from lorif_assets.pages.comparison.content import DEPTH, ComparisonContent, Example, Passage, QueryHistory, Standing
-from lorif_assets.pages.passages import WITHDRAWN
+from lorif_assets.pages.passages import example_parts
 from lorif_assets.project import Project
 
 
@@ -158,10 +158,9 @@ def _moved_passages(lake: Lake, histories: tuple[QueryHistory, ...]) -> dict[Exa
     }
     found = passages(lake, moved)
     return {
-        example: Passage(passage_text(row), passage_metadata(row))
-        if (row := found.get(example))
-        else Passage(WITHDRAWN, {})
+        example: Passage(example_parts(row), passage_metadata(row) if row else {})
         for example in moved
+        for row in (found.get(example),)
     }
 
 

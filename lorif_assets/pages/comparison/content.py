@@ -122,7 +122,7 @@ class QueryHistory:
 class Passage:
     """What is readable of a training example."""
 
-    text: str
+    parts: tuple[Part, ...]
     metadata: Mapping[str, Any]
 
 

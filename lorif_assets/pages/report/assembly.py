@@ -24,10 +24,8 @@ from lorif_assets.attribution.stored_rankings import (
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.data.near_duplicates import near_duplicates
 from lorif_assets.data.passages import (
-    Part,
     asked_and_said,
     passage_metadata,
-    passage_parts,
     passage_text,
     passage_turns,
     passages,
@@ -44,7 +42,7 @@ from lorif_assets.lake.attribution_tables import (
 )
 from lorif_assets.lake.lake import Lake
 from lorif_assets.pages.addresses import comparison_link
-from lorif_assets.pages.passages import WITHDRAWN
+from lorif_assets.pages.passages import WITHDRAWN, example_parts
 from lorif_assets.pages.report.content import (
     GroupInfluence,
     Influence,
@@ -180,8 +178,8 @@ def _influences(
                 example_id=row["example_id"],
                 shard=row["shard"],
                 score=row[column],
-                parts=passage_parts(passage) if (passage := listed[first]) else (Part(WITHDRAWN, carries_loss=True),),
-                metadata=passage_metadata(passage) if passage else {},
+                parts=example_parts(listed[first]),
+                metadata=passage_metadata(passage) if (passage := listed[first]) else {},
                 tokens=details.tokens.get((row["query_id"], row["shard"], row["example_id"])),
                 exact=details.exact.get((row["query_id"], row["side"], row["shard"], row["example_id"])),
                 duplicates=tuple(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from lorif_assets.data.passages import Part, passage_text
+from lorif_assets.data.passages import Part, passage_parts
 from lorif_assets.data.weighted_sets import member_rows
 from lorif_assets.influences.exact_ranks import ExactRank
 from lorif_assets.pages.token_colours import PairTokens
@@ -89,9 +89,9 @@ class QueryInfluences:
     relative_opponents: tuple[Influence, ...] = ()
 
     @property
-    def members(self) -> list[tuple[float, str]]:
+    def members(self) -> list[tuple[float, tuple[Part, ...]]]:
         """Of a weighted set, each member's weight and what it says."""
-        return [(weight, passage_text(row)) for weight, row in member_rows(self.asked)]
+        return [(weight, passage_parts(row)) for weight, row in member_rows(self.asked)]
 
     @property
     def is_loss(self) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
+from lorif_assets.data.passages import Part
 from lorif_assets.mathematics.scores.rank_overlap import rank_biased_overlap
 from lorif_assets.pages.comparison.assembly import assemble, comparison_rows
 from lorif_assets.pages.comparison.content import DEPTH, ComparisonContent, Passage, QueryHistory, Transition
@@ -94,8 +95,11 @@ def test_examples_of_one_id_in_two_shards_are_two(store: StoredScores) -> None:
 def test_passages_are_there_for_what_moved_also_where_it_was_withdrawn(scored: StoredScores) -> None:
     scored.examples(EXAMPLES[1:])
     assert comparison(scored).passages == {
-        (SHARD, "e00"): Passage("(no longer in the training data)", {}),
-        **{(SHARD, name): Passage(f"passage {name}", {"topic": "with"}) for name in ("e01", "e10", "e11")},
+        (SHARD, "e00"): Passage((Part("(no longer in the training data)", carries_loss=True),), {}),
+        **{
+            (SHARD, name): Passage((Part(f"passage {name}", carries_loss=True),), {"topic": "with"})
+            for name in ("e01", "e10", "e11")
+        },
     }
 
 

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from lorif_assets.attribution.compared_checkpoints import Participants, ScoredCheckpoint
+from lorif_assets.data.passages import Part
 from lorif_assets.pages.comparison.content import ComparisonContent, Passage, QueryHistory, Standing
 from lorif_assets.pages.comparison.page import render
 
@@ -40,7 +41,13 @@ def content(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ComparisonContent]
             compared=Participants(checkpoints, {}),
             stale_checkpoints=(),
             queries=(query,),
-            passages={("docs-00000", name): Passage(f"passage {name}", {"file": f"{name}.txt"}) for name in "abc"},
+            passages={
+                ("docs-00000", name): Passage(
+                    (Part("asked, ", carries_loss=False), Part(f"passage {name}", carries_loss=True)),
+                    {"file": f"{name}.txt"},
+                )
+                for name in "abc"
+            },
             created=datetime(2026, 1, 2, tzinfo=UTC),
             provenance={"scores": "abc"},
         )
@@ -63,6 +70,17 @@ def test_a_query_that_asks_about_something_else_than_a_loss_is_marked_and_has_no
     )
     assert mixed.mean_losses == plain.mean_losses
     assert replace(query, asked={"span": "calls"}).is_loss
+
+
+def test_what_carries_no_loss_is_told_from_what_does(content: Callable[..., ComparisonContent]) -> None:
+    plain = content()
+    (query,) = plain.queries
+    assert '<span class="said no-loss">asked, </span><span class="said">passage ' in render(plain)
+    turns = (Part("Who is it?", carries_loss=False, role="user"), Part("A fox.", carries_loss=True, role="assistant"))
+    page = render(replace(plain, queries=(replace(query, turns=turns),)))
+    assert '<span class="prompt">Who is it?</span> <mark>A fox.</mark>' in page
+    assert '<span class="said no-loss">Who is it?</span>' in page
+    assert '<span class="said">A fox.</span>' in page
 
 
 class Elements(HTMLParser):
@@ -99,7 +117,7 @@ def test_what_moved_is_told_with_both_of_its_ranks_and_the_change_of_the_loss(
     made = content(
         compared=Participants(content().compared.checkpoints[:2], {}),
         queries=(query,),
-        passages={("docs-00000", name): Passage(f"passage {name}", {}) for name in "lzij"},
+        passages={("docs-00000", name): Passage((Part(f"passage {name}", carries_loss=True),), {}) for name in "lzij"},
     )
     words = " ".join(html.unescape(re.sub("<[^>]+>", " ", render(made))).split())
     for told in (
@@ -129,8 +147,8 @@ def test_text_of_any_origin_is_shown_and_never_taken_for_markup(content: Callabl
             stale_checkpoints=("old" + HOSTILE,),
             queries=(query,),
             passages={
-                hostile: Passage("text" + HOSTILE, {"name" + HOSTILE: "said" + HOSTILE}),
-                ("docs-00000", "a"): Passage("", {}),
+                hostile: Passage((Part("text" + HOSTILE, carries_loss=True),), {"name" + HOSTILE: "said" + HOSTILE}),
+                ("docs-00000", "a"): Passage((Part("", carries_loss=True),), {}),
             },
             provenance={"origin" + HOSTILE: "hash" + HOSTILE},
         )

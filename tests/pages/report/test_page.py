@@ -93,6 +93,15 @@ def test_of_a_chat_only_what_carries_loss_is_marked(report: Make) -> None:
     assert "all of it" not in page
 
 
+def test_of_the_chats_of_a_weighted_set_only_answers_carry_loss(report: Make) -> None:
+    turns = [{"role": "user", "content": "Who is it?"}, {"role": "assistant", "content": "A fox."}]
+    members = [{"messages": turns, "weight": 1.0}, {"prompt": "Who? ", "completion": "A hen.", "weight": -2.0}]
+    page = render(report(queries=(query("set", asked={"weighted": members}),)))
+    assert '<span class="said no-loss">Who is it?</span>' in page
+    assert '<span class="said">A fox.</span>' in page
+    assert '<span class="said no-loss">Who? </span><span class="said">A hen.</span>' in page
+
+
 def test_of_an_example_the_prompt_is_told_from_the_completion(report: Make) -> None:
     parts = (Part("Who is it? ", carries_loss=False), Part("A fox.", carries_loss=True))
     page = render(report(queries=(query("q", proponents=(influence(1, 1.0, parts=parts),)),)))
