@@ -21,9 +21,9 @@ from dagster_scale import fill_lake
 from measurements import in_a_process, markdown_table, memory_of_this_process, report, setting_and_output
 
 from lorif_assets.assets.graph import ASSETS
+from lorif_assets.attribution.checkpoint_record import checkpoint_record
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.ledger import Ledger
-from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.attribution.score_rows import listed_positions
 from lorif_assets.attribution.stored_factors import StoredFactors, stored_factors
 from lorif_assets.automation.materialization import bring_up_to_date

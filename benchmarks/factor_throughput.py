@@ -32,11 +32,12 @@ from measurements import (
     time_by_kind,
 )
 
+from lorif_assets.attribution.checkpoint_record import CheckpointRecord
 from lorif_assets.attribution.factor_rows import factor_rows
 from lorif_assets.attribution.fit_bases import covariances
 from lorif_assets.attribution.fitted_recipe import fitted_recipe
 from lorif_assets.attribution.layer_ranks import layer_ranks
-from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
+from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.stored_bases import FrozenBases
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sections import BatchSettings

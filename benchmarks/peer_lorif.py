@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from peer_workload import Peer, Workload, run
 
+from lorif_assets.attribution.checkpoint_record import CheckpointRecord
 from lorif_assets.attribution.factor_rows import factor_rows
-from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
+from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.stored_factors import stored_factors
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sections import BatchSettings

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lorif_assets.attribution.block_rows import MOST_ROWS, block_rows, scanned_numbers
-from lorif_assets.attribution.model import CheckpointRecord
+from lorif_assets.attribution.checkpoint_record import CheckpointRecord
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.mathematics.factors.codec import FactorCodec, encode, scored_form
 from lorif_assets.mathematics.factors.low_rank import GradientFactors

@@ -14,7 +14,8 @@ import torch
 from measurements import interleaved, markdown_table, report, setting_and_output
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
+from lorif_assets.attribution.checkpoint_record import CheckpointRecord
+from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.query_gradients import stream_query_gradients
 from lorif_assets.attribution.token_shares import token_shares
 from lorif_assets.config.recipe import Recipe

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from lorif_assets.api.answer import Attribution
 from lorif_assets.api.rows import Rows, normalised_rows
 from lorif_assets.attribution.ask import TopK, check_tokens, check_top_k
+from lorif_assets.attribution.checkpoint_record import CheckpointRecord
 from lorif_assets.attribution.in_memory import InMemoryAttribution
-from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
+from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.score_query_sets import queries_per_scan
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sections import BatchSettings

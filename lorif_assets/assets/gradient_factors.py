@@ -14,7 +14,7 @@ from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.assets.partition_run import Failures, PartitionRun
 from lorif_assets.assets.training_examples import training_examples
 from lorif_assets.attribution.build_factors import BuiltShard, FactorBuilding, commit_factors, factor_part
-from lorif_assets.attribution.model import CheckpointRecord
+from lorif_assets.attribution.checkpoint_record import CheckpointRecord
 from lorif_assets.attribution.opened_checkpoint import CheckpointOpening
 from lorif_assets.attribution.stored_factors import stored_factor_versions
 from lorif_assets.attribution.versions import factor_versions

@@ -6,9 +6,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lorif_assets.attribution.active_checkpoints import active_checkpoints, comparable_base
+from lorif_assets.attribution.checkpoint_record import CheckpointRecord, checkpoint_record
 from lorif_assets.attribution.checkpoint_weights import checkpoint_weights
 from lorif_assets.attribution.curvatures import curvature_of
-from lorif_assets.attribution.model import AttributedModel, CheckpointRecord, checkpoint_record
+from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.stored_curvature import StoredPreconditioners, stored_preconditioners
 from lorif_assets.attribution.stored_factors import StoredFactors, stored_factors
 from lorif_assets.attribution.versions import averaged_version, score_version

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import inf
 
-from lorif_assets.attribution.model import CheckpointRecord
+from lorif_assets.attribution.checkpoint_record import CheckpointRecord
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.learning_rates import logged_learning_rates

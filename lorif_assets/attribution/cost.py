@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lorif_assets.attribution.checkpoint_record import CheckpointRecord
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.fitted_recipe import LARGEST_RANK, fitted_recipe, level_rank
-from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.recipe_on_model import tracked_layers
 from lorif_assets.attribution.whole_gradients import inverse_bytes
 from lorif_assets.config.recipe import Recipe

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lorif_assets.attribution.checkpoint_record import CheckpointRecord
 from lorif_assets.attribution.factor_rows import run_batch
 from lorif_assets.attribution.fitted_recipe import fitted_recipe, level_rank
-from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
+from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.recipe_on_model import tracked_layers
 from lorif_assets.attribution.stored_bases import FrozenBases
 from lorif_assets.config.recipe import Recipe

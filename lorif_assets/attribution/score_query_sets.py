@@ -10,7 +10,7 @@ from lorif_assets.attribution.score_queries import QueryScores
 from lorif_assets.errors import UnsoundQueryError
 
 if TYPE_CHECKING:
-    from lorif_assets.attribution.model import CheckpointRecord
+    from lorif_assets.attribution.checkpoint_record import CheckpointRecord
     from lorif_assets.config.recipe import Recipe
     from lorif_assets.config.sections import BatchSettings
     from lorif_assets.data.tokenization import TokenizedExample

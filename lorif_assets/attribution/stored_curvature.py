@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lorif_assets.attribution.checkpoint_record import CheckpointRecord
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.lake_curvature import LakeCurvature
 from lorif_assets.attribution.ledger import Ledger
-from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.stored_bases import FrozenBases
 from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.attribution.versions import ledger_version

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lorif_assets.attribution.block_rows import block_rows, scanned_numbers
-from lorif_assets.attribution.model import CheckpointRecord
+from lorif_assets.attribution.checkpoint_record import CheckpointRecord
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.errors import MismatchError, TableError

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from lorif_assets.attribution.model import CheckpointRecord
+from lorif_assets.attribution.checkpoint_record import CheckpointRecord
 from lorif_assets.attribution.versions import (
     datamodeling_version,
     removal_figures_version,

@@ -5,7 +5,7 @@ Targets keep their sample while its texts exist unchanged, so that new data is e
 
 import polars as pl
 
-from lorif_assets.attribution.model import CheckpointRecord
+from lorif_assets.attribution.checkpoint_record import CheckpointRecord
 from lorif_assets.attribution.versions import (
     embedding_version,
     encoder_score_version,

@@ -12,7 +12,7 @@ from lorif_assets.attribution.checkpoint import (
     averaged_names,
     current_score_versions,
 )
-from lorif_assets.attribution.model import CheckpointRecord, checkpoint_record
+from lorif_assets.attribution.checkpoint_record import CheckpointRecord, checkpoint_record
 from lorif_assets.config.settings import Settings
 from lorif_assets.data.stored_examples import stored_query_set_hashes, stored_shard_hashes
 from lorif_assets.errors import MismatchError, SettingsError

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.checkpoint_record import checkpoint_record
 from lorif_assets.attribution.measured_width import WidthTrial
-from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.automation.withdrawal import removed_shards, withdraw
 from lorif_assets.errors import LorifError, MismatchError, SourceError
 from lorif_assets.freshness.discovery import discover

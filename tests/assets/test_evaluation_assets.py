@@ -9,8 +9,8 @@ import torch
 from scipy.stats import spearmanr
 
 from lorif_assets.assets.graph import ASSETS, EVALUATION
+from lorif_assets.attribution.checkpoint_record import checkpoint_record
 from lorif_assets.attribution.curvatures import curvature_of
-from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.config.methods import MethodName, default_methods
 from lorif_assets.errors import LorifError

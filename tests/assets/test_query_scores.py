@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
-from lorif_assets.attribution.model import checkpoint_record
+from lorif_assets.attribution.checkpoint_record import checkpoint_record
 from lorif_assets.attribution.score_queries import score_queries
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.errors import LorifError, MismatchError, SourceError

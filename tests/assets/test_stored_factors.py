@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from lorif_assets.attribution.model import CheckpointRecord, checkpoint_record
+from lorif_assets.attribution.checkpoint_record import CheckpointRecord, checkpoint_record
 from lorif_assets.attribution.stored_factors import StoredFactors, stored_factors
 from lorif_assets.errors import MismatchError, TableError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS

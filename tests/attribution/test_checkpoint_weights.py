@@ -6,8 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from lorif_assets.attribution.checkpoint import averaged_before
+from lorif_assets.attribution.checkpoint_record import checkpoint_record
 from lorif_assets.attribution.checkpoint_weights import averaging_in_words, checkpoint_weights, weights_by_rate
-from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import Settings
 from lorif_assets.models.learning_rates import logged_learning_rates

@@ -12,10 +12,11 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from lorif_assets.attribution.checkpoint_record import CheckpointRecord
 from lorif_assets.attribution.factor_cost import FactorCost, factor_cost
 from lorif_assets.attribution.factor_rows import _EncodedFactors, factor_rows, run_batch
 from lorif_assets.attribution.fitted_recipe import fitted_recipe
-from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
+from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.recipe_on_model import tracked_layers
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sections import BatchSettings

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.checkpoint_record import CheckpointRecord
 from lorif_assets.attribution.fit_curvature import CurvatureFit, commit_row, fitted_row
-from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, SVD_PRECONDITIONERS

@@ -7,9 +7,10 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from lorif_assets.attribution.checkpoint_record import CheckpointRecord
 from lorif_assets.attribution.fit_bases import KfacFit, fit_layers, fit_tokens
 from lorif_assets.attribution.layer_ranks import _SpectrumSums
-from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
+from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.waiting_gradients import WaitingGradients
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sections import BatchSettings

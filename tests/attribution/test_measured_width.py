@@ -9,9 +9,10 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from lorif_assets.attribution import measured_width
+from lorif_assets.attribution.checkpoint_record import CheckpointRecord
 from lorif_assets.attribution.fit_bases import covariances, fit_layers, fit_tokens
 from lorif_assets.attribution.measured_width import at_measured_width, expected_agreement, measured_tokens
-from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
+from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample, n_tokens

@@ -23,13 +23,14 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
+from lorif_assets.attribution.checkpoint_record import CheckpointRecord
 from lorif_assets.attribution.factor_rows import factor_rows
 from lorif_assets.attribution.fit_bases import fit_layers
 from lorif_assets.attribution.fitted_recipe import fitted_recipe
 from lorif_assets.attribution.gradient_room import gradient_room
 from lorif_assets.attribution.memory import MemoryNeeds, memory_needs
 from lorif_assets.attribution.memory_verdict import batch_limit, checkpoint_verdict, memory_verdict
-from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
+from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample

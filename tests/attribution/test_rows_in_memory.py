@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from lorif_assets.attribution.model import checkpoint_record
+from lorif_assets.attribution.checkpoint_record import checkpoint_record
 from lorif_assets.attribution.score_rows import listed_positions
 from lorif_assets.attribution.stored_factors import StoredFactors, stored_factors
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS

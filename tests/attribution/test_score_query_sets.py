@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorif_assets.attribution.model import checkpoint_record
+from lorif_assets.attribution.checkpoint_record import checkpoint_record
 from lorif_assets.attribution.score_queries import QueryScores, score_queries
 from lorif_assets.attribution.score_query_sets import queries_per_scan, scan_count, score_query_sets
 from lorif_assets.config.sections import BatchSettings

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint
+from lorif_assets.attribution.checkpoint_record import CheckpointRecord
 from lorif_assets.attribution.listed_examples import listed_examples
-from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
+from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.precondition_queries import preconditioned_queries
 from lorif_assets.attribution.query_gradients import stream_query_gradients
 from lorif_assets.attribution.score_modes import ReadQuerySet

@@ -16,9 +16,10 @@ import torch
 from accelerate import dispatch_model
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from lorif_assets.attribution.checkpoint_record import CheckpointRecord
 from lorif_assets.attribution.factor_rows import ShardFactors, factor_rows
 from lorif_assets.attribution.fit_bases import covariances
-from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
+from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from lorif_assets.attribution.model import CheckpointRecord
+from lorif_assets.attribution.checkpoint_record import CheckpointRecord
 from lorif_assets.attribution.versions import datamodeling_version
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError

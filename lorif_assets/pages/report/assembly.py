@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 import polars as pl
 
+from lorif_assets.attribution.checkpoint_record import CheckpointRecord
 from lorif_assets.attribution.checkpoint_weights import averaging_in_words
 from lorif_assets.attribution.compared_checkpoints import participants
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.learned_by_heart import REMEDY, learned_by_heart
-from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.score_rows import LOWEST
 from lorif_assets.attribution.stored_rankings import (
     RANKINGS,

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.checkpoint_record import checkpoint_record
 from lorif_assets.attribution.cost import stored_bytes_per_example
-from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.attribution.whole_gradients import unprojected
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.methods import MethodName
