@@ -27,8 +27,8 @@ class OverrunError(Exception):
 class LimitedProcess(ABC):
     """The process, started when it is first needed and kept; one question at a time."""
 
-    program: ClassVar[str]
-    """The file beside this one that it runs, which is given the connection's file descriptor and then the limits."""
+    program: ClassVar[Path]
+    """The file that it runs, which is given the connection's file descriptor and then the limits."""
     purpose: ClassVar[str]
     """What it does, for messages."""
 
@@ -71,7 +71,7 @@ class LimitedProcess(ABC):
                 [
                     sys.executable,
                     "-P",
-                    str(Path(__file__).with_name(self.program)),
+                    str(self.program),
                     *map(str, (theirs.fileno(), *self.limits())),
                 ],
                 pass_fds=[theirs.fileno()],

@@ -7,6 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lorif_assets.data.limited_process import LimitedProcess, OverrunError
@@ -23,7 +24,7 @@ MOST_OVERRUNS = 3
 
 
 class _Worker(LimitedProcess):
-    program = "template_program.py"
+    program = Path(__file__).with_name("template_program.py")
     purpose = "renders chat templates"
 
     def forget(self) -> None:

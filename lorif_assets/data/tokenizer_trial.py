@@ -9,6 +9,7 @@ Python.
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorif_assets.data.conversations import Conversation
@@ -38,7 +39,7 @@ _REST: Mapping[str, Any] = {
 
 
 class _Worker(LimitedProcess):
-    program = "tokenizer_program.py"
+    program = Path(__file__).with_name("tokenizer_program.py")
     purpose = "tries tokenizers"
 
     def limits(self) -> Sequence[int]:
