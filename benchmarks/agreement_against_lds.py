@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from measurements import machine, markdown_table
 
-from lorif_assets.attribution.checkpoint import StoredCheckpoint
-from lorif_assets.attribution.exact_influence import exact_scores
-from lorif_assets.attribution.measured_width import at_measured_width, measured_tokens
-from lorif_assets.attribution.whole_gradients import WholeGradients, unprojected
+from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.exact.exact_influence import exact_scores
+from lorif_assets.attribution.fitting.measured_width import at_measured_width, measured_tokens
+from lorif_assets.attribution.fitting.whole_gradients import WholeGradients, unprojected
 from lorif_assets.config.exact_scores import ExactScoreSettings
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.data.tokenization import n_tokens
+from lorif_assets.data.tokens.tokenization import n_tokens
 from lorif_assets.evaluation.methods.inputs import MethodInputs
 from lorif_assets.evaluation.methods.recipe_trials import RecipeOutcome, try_recipes
 from lorif_assets.evaluation.retraining.external_truth import subset_truth

@@ -21,13 +21,13 @@ from factor_throughput import Setting as ModelSetting
 from factor_throughput import bare_passes, random_examples, random_model
 from measurements import interleaved, markdown_table, report, setting_and_output, synchronise, time_by_kind
 
-from lorif_assets.attribution.fit_bases import covariances, fit_layers, fit_tokens
-from lorif_assets.attribution.layer_ranks import layer_ranks
-from lorif_assets.attribution.measured_width import at_measured_width, measured_tokens
-from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.attribution.checkpoints.model import AttributedModel
+from lorif_assets.attribution.fitting.fit_bases import covariances, fit_layers, fit_tokens
+from lorif_assets.attribution.fitting.layer_ranks import layer_ranks
+from lorif_assets.attribution.fitting.measured_width import at_measured_width, measured_tokens
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sections import BatchSettings
-from lorif_assets.data.tokenization import TokenizedExample, n_tokens
+from lorif_assets.data.tokens.tokenization import TokenizedExample, n_tokens
 from lorif_assets.mathematics.matrix_products import products_of_frozen_layers
 from lorif_assets.progress import Progress
 

@@ -21,11 +21,11 @@ from dagster_scale import fill_lake
 from measurements import in_a_process, markdown_table, memory_of_this_process, report, setting_and_output
 
 from lorif_assets.assets.graph import ASSETS
-from lorif_assets.attribution.checkpoint_record import checkpoint_record
-from lorif_assets.attribution.curvatures import curvature_of
-from lorif_assets.attribution.ledger import Ledger
-from lorif_assets.attribution.score_rows import listed_positions
-from lorif_assets.attribution.stored_factors import StoredFactors, stored_factors
+from lorif_assets.attribution.scores.score_rows import listed_positions
+from lorif_assets.attribution.stored.checkpoint_record import checkpoint_record
+from lorif_assets.attribution.stored.curvatures import curvature_of
+from lorif_assets.attribution.stored.factors import StoredFactors, stored_factors
+from lorif_assets.attribution.stored.ledger import Ledger
 from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.automation.selection import outlook, selected_assets
 from lorif_assets.config.settings import CONFIG_NAME

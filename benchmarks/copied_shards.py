@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 from deltalake.transaction import AddAction
 
-from lorif_assets.attribution.checkpoint_record import CheckpointRecord
+from lorif_assets.attribution.stored.checkpoint_record import CheckpointRecord
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
 from lorif_assets.lake.lake import Lake

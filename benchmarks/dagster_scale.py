@@ -20,7 +20,7 @@ from measurements import interleaved, markdown_table, report, setting_and_output
 from rich.console import Console
 
 from lorif_assets.assets.graph import ASSETS
-from lorif_assets.attribution.checkpoint_record import checkpoint_record
+from lorif_assets.attribution.stored.checkpoint_record import checkpoint_record
 from lorif_assets.automation.sensors import automation_definitions
 from lorif_assets.automation.work import MOST_PARTITIONS, Work
 from lorif_assets.cli.status import show_status

@@ -32,16 +32,16 @@ from measurements import (
     time_by_kind,
 )
 
-from lorif_assets.attribution.checkpoint_record import CheckpointRecord
-from lorif_assets.attribution.factor_rows import factor_rows
-from lorif_assets.attribution.fit_bases import covariances
-from lorif_assets.attribution.fitted_recipe import fitted_recipe
-from lorif_assets.attribution.layer_ranks import layer_ranks
-from lorif_assets.attribution.model import AttributedModel
-from lorif_assets.attribution.stored_bases import FrozenBases
+from lorif_assets.attribution.checkpoints.model import AttributedModel
+from lorif_assets.attribution.factors.factor_rows import factor_rows
+from lorif_assets.attribution.fitting.fit_bases import covariances
+from lorif_assets.attribution.fitting.layer_ranks import layer_ranks
+from lorif_assets.attribution.recipes.fitted_recipe import fitted_recipe
+from lorif_assets.attribution.stored.bases import FrozenBases
+from lorif_assets.attribution.stored.checkpoint_record import CheckpointRecord
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sections import BatchSettings
-from lorif_assets.data.tokenization import TokenizedExample, n_tokens
+from lorif_assets.data.tokens.tokenization import TokenizedExample, n_tokens
 from lorif_assets.mathematics.accelerators import is_accelerator
 from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
 from lorif_assets.mathematics.factors.low_rank import low_rank_factors

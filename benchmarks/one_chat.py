@@ -17,9 +17,9 @@ from measurements import markdown_table, report, setting_and_output
 from scipy.stats import bootstrap, spearmanr
 
 from lorif_assets.config.methods import method_title
-from lorif_assets.data.chat import encode_conversations
-from lorif_assets.data.conversations import Conversation
-from lorif_assets.data.labels import LabelledTokens
+from lorif_assets.data.chats.conversations import Conversation
+from lorif_assets.data.content.labels import LabelledTokens
+from lorif_assets.data.tokens.chat import encode_conversations
 from lorif_assets.demo.real.chats import Chat, ChatQuestion
 from lorif_assets.demo.real.corpus import DESCRIBED, NAMED, build_chats
 from lorif_assets.demo.real.findings import source_ranks

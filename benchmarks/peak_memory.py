@@ -30,10 +30,10 @@ from scan_files import LakeFiles
 from scan_rate import CPU, Scan, recipe_of
 from scan_rate import Setting as ScanSetting
 
-from lorif_assets.attribution.curvatures import curvature_of
-from lorif_assets.attribution.fit_curvature import LayerFitting
-from lorif_assets.attribution.model import AttributedModel
-from lorif_assets.attribution.stored_factors import stored_factors
+from lorif_assets.attribution.checkpoints.model import AttributedModel
+from lorif_assets.attribution.fitting.fit_curvature import LayerFitting
+from lorif_assets.attribution.stored.curvatures import curvature_of
+from lorif_assets.attribution.stored.factors import stored_factors
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.lake.lake import Lake

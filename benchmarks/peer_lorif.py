@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from peer_workload import Peer, Workload, run
 
-from lorif_assets.attribution.checkpoint_record import CheckpointRecord
-from lorif_assets.attribution.factor_rows import factor_rows
-from lorif_assets.attribution.model import AttributedModel
-from lorif_assets.attribution.stored_factors import stored_factors
+from lorif_assets.attribution.checkpoints.model import AttributedModel
+from lorif_assets.attribution.factors.factor_rows import factor_rows
+from lorif_assets.attribution.stored.checkpoint_record import CheckpointRecord
+from lorif_assets.attribution.stored.factors import stored_factors
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sections import BatchSettings
-from lorif_assets.data.tokenization import TokenizedExample
+from lorif_assets.data.tokens.tokenization import TokenizedExample
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_writing import with_constants

@@ -12,15 +12,15 @@ import torch
 from measurements import markdown_table, report, setting_and_output, timed
 
 from lorif_assets.assets.graph import ASSETS
-from lorif_assets.attribution.build_factors import FactorBuilding, commit_factors
-from lorif_assets.attribution.checkpoint import StoredCheckpoint
-from lorif_assets.attribution.opened_checkpoint import CheckpointOpening
+from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.checkpoints.opened import CheckpointOpening
+from lorif_assets.attribution.factors.build_factors import FactorBuilding, commit_factors
 from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.compute.ray_engine import RayEngine
 from lorif_assets.compute.shard_work import Engine, Step, Worker, results
 from lorif_assets.config.compute import ComputeSettings
 from lorif_assets.config.settings import CONFIG_NAME
-from lorif_assets.data.rejected_share import RejectedShare
+from lorif_assets.data.rows.rejected_share import RejectedShare
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 from lorif_assets.project import Project
 

@@ -20,7 +20,7 @@ from typing import Any
 from measurements import machine, markdown_table
 
 from lorif_assets.attribution.ask import newest_attributed
-from lorif_assets.attribution.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.evaluation.methods.inputs import MethodInputs, Scorable
 from lorif_assets.evaluation.methods.recipe_trials import RecipeOutcome, try_recipes

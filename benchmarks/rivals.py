@@ -21,13 +21,13 @@ import torch
 from measurements import machine, markdown_table
 
 from lorif_assets.api.rows import normalised_rows
-from lorif_assets.attribution.checkpoint import StoredCheckpoint
-from lorif_assets.attribution.cost import stored_bytes_per_example
+from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.checkpoints.model import AttributedModel
+from lorif_assets.attribution.fitting.whole_gradients import WholeGradients, inverse_bytes, unprojected
+from lorif_assets.attribution.forecast.cost import stored_bytes_per_example
 from lorif_assets.attribution.in_memory import InMemoryAttribution
-from lorif_assets.attribution.model import AttributedModel
-from lorif_assets.attribution.whole_gradients import WholeGradients, inverse_bytes, unprojected
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.data.tokenization import TokenizedExample
+from lorif_assets.data.tokens.tokenization import TokenizedExample
 from lorif_assets.errors import SettingsError
 from lorif_assets.evaluation.methods.dense_gradients import dense_gradients, dense_groups
 from lorif_assets.evaluation.methods.ekfac_cg import conjugate_gradient_scores

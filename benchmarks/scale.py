@@ -17,8 +17,8 @@ from measurements import in_a_process, markdown_table, memory_of_this_process, r
 from scan_rate import CPU, KEPT, random_queries, recipe_of
 from scan_rate import Setting as ScanSetting
 
-from lorif_assets.attribution.score_rows import listed_positions
-from lorif_assets.attribution.stored_factors import stored_factors
+from lorif_assets.attribution.scores.score_rows import listed_positions
+from lorif_assets.attribution.stored.factors import stored_factors
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.read_ahead import read_ahead
 from lorif_assets.mathematics.scores.scoring import ScoreExtremes, ScoreMoments, block_scores

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lorif_assets.attribution.block_rows import MOST_ROWS, block_rows, scanned_numbers
-from lorif_assets.attribution.checkpoint_record import CheckpointRecord
+from lorif_assets.attribution.recipes.block_rows import MOST_ROWS, block_rows, scanned_numbers
+from lorif_assets.attribution.stored.checkpoint_record import CheckpointRecord
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.mathematics.factors.codec import FactorCodec, encode, scored_form
 from lorif_assets.mathematics.factors.low_rank import GradientFactors
@@ -40,7 +40,7 @@ class LakeFiles(FactorFiles):
     def __init__(self, folder: Path, record: CheckpointRecord, recipe: Recipe, shards: int, examples: int) -> None:
         from copied_shards import random_rows, shard_name
 
-        from lorif_assets.attribution.stored_factors import stored_factors
+        from lorif_assets.attribution.stored.factors import stored_factors
         from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
         from lorif_assets.lake.lake import Lake
 

@@ -32,7 +32,7 @@ from measurements import (
 )
 from scan_files import FactorFiles, LakeFiles, PlainFiles
 
-from lorif_assets.attribution.checkpoint_record import CheckpointRecord
+from lorif_assets.attribution.stored.checkpoint_record import CheckpointRecord
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.lake.read_ahead import read_ahead
 from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes

@@ -14,13 +14,13 @@ import torch
 from measurements import interleaved, markdown_table, report, setting_and_output
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from lorif_assets.attribution.checkpoint_record import CheckpointRecord
-from lorif_assets.attribution.model import AttributedModel
-from lorif_assets.attribution.query_gradients import stream_query_gradients
-from lorif_assets.attribution.token_shares import token_shares
+from lorif_assets.attribution.checkpoints.model import AttributedModel
+from lorif_assets.attribution.pairs.token_shares import token_shares
+from lorif_assets.attribution.queries.query_gradients import stream_query_gradients
+from lorif_assets.attribution.stored.checkpoint_record import CheckpointRecord
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sections import BatchSettings
-from lorif_assets.data.tokenization import TokenizedExample
+from lorif_assets.data.tokens.tokenization import TokenizedExample
 from lorif_assets.models.devices import DeviceGroup
 
 VOCABULARY = 8_192

@@ -19,11 +19,11 @@ import torch
 from deltalake import write_deltalake
 from measurements import markdown_table, report, setting_and_output
 
-from lorif_assets.attribution.checkpoint import StoredCheckpoint
-from lorif_assets.attribution.checkpoint_record import CheckpointRecord
-from lorif_assets.attribution.curvatures import curvature_of
-from lorif_assets.attribution.fit_curvature import CurvatureFit, LayerFitting, commit_row, fitted_row
-from lorif_assets.attribution.stored_factors import StoredFactors, stored_factors
+from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.fitting.fit_curvature import CurvatureFit, LayerFitting, commit_row, fitted_row
+from lorif_assets.attribution.stored.checkpoint_record import CheckpointRecord
+from lorif_assets.attribution.stored.curvatures import curvature_of
+from lorif_assets.attribution.stored.factors import StoredFactors, stored_factors
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, SVD_PRECONDITIONERS
 from lorif_assets.lake.lake import Lake

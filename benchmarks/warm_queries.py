@@ -101,8 +101,8 @@ def write_project(root: Path, setting: Setting) -> None:
 
 def enlarge(root: Path, setting: Setting) -> None:
     """Repeat the shard's rows and copy the shard, and fit the curvature to all examples."""
-    from lorif_assets.attribution.checkpoint import StoredCheckpoint
-    from lorif_assets.attribution.fit_curvature import commit_row, fitted_row
+    from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
+    from lorif_assets.attribution.fitting.fit_curvature import commit_row, fitted_row
     from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, TRAINING_EXAMPLES
     from lorif_assets.project import Project
 
@@ -129,8 +129,8 @@ def enlarge(root: Path, setting: Setting) -> None:
 def asked(root: str, setting: Setting, kept_mib: int) -> dict[str, Any]:
     """Ask a project, and return the seconds that the questions took and the memory of this process."""
     import lorif_assets
-    from lorif_assets.attribution import score_queries
-    from lorif_assets.attribution.score_queries import preconditioned_queries
+    from lorif_assets.attribution.scores import score_queries
+    from lorif_assets.attribution.scores.score_queries import preconditioned_queries
 
     torch.set_num_threads(setting.threads)
     (Path(root) / "lorif.toml").write_text(setting.settings(kept_mib))

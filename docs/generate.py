@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from lorif_assets.assets.preconditioners import PRECONDITIONERS
-from lorif_assets.attribution.curvatures import curvature_of
+from lorif_assets.attribution.stored.curvatures import curvature_of
 from lorif_assets.config.methods import MethodName
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import Settings

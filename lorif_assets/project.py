@@ -12,8 +12,8 @@ from lorif_assets.hub.names import is_plain_name
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import Devices
-from lorif_assets.models.hub_checkpoints import HubCheckpoints
-from lorif_assets.models.registry import RegisteredCheckpoints
+from lorif_assets.models.places.hub_checkpoints import HubCheckpoints
+from lorif_assets.models.places.registry import RegisteredCheckpoints
 from lorif_assets.tracking import Tracking
 
 if TYPE_CHECKING:

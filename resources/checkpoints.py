@@ -6,8 +6,8 @@ from pydantic import Field
 from lorif_assets.config.limits import CheckpointLimits
 from lorif_assets.config.secrets import Hidden, masked_address
 from lorif_assets.models.checkpoints import Checkpoints
-from lorif_assets.models.hub_checkpoints import HubCheckpoints
-from lorif_assets.models.registry import RegisteredCheckpoints
+from lorif_assets.models.places.hub_checkpoints import HubCheckpoints
+from lorif_assets.models.places.registry import RegisteredCheckpoints
 
 
 class CheckpointsResource(dg.ConfigurableResource[Checkpoints]):

@@ -6,10 +6,10 @@ from typing import Any
 
 import polars as pl
 
-from lorif_assets.attribution.group_sums import group_sums
-from lorif_assets.attribution.score_queries import QueryScores
-from lorif_assets.attribution.stored_rankings import WHEN_WHICH, Ranking
-from lorif_assets.attribution.token_rows import TOKEN_ROWS
+from lorif_assets.attribution.pairs.token_rows import TOKEN_ROWS
+from lorif_assets.attribution.scores.group_sums import group_sums
+from lorif_assets.attribution.scores.score_queries import QueryScores
+from lorif_assets.attribution.scores.stored_rankings import WHEN_WHICH, Ranking
 from lorif_assets.data.passages import passage_metadata
 from lorif_assets.pages.answer import answer_html, opponents, proponents
 from lorif_assets.pages.passages import WITHDRAWN

@@ -13,19 +13,19 @@ from pydantic import ValidationError
 from lorif_assets.api.answer import Attribution
 from lorif_assets.api.rows import Rows, normalised_rows
 from lorif_assets.attribution.ask import TopK, check_tokens, check_top_k
-from lorif_assets.attribution.checkpoint_record import CheckpointRecord
+from lorif_assets.attribution.checkpoints.model import AttributedModel
 from lorif_assets.attribution.in_memory import InMemoryAttribution
-from lorif_assets.attribution.model import AttributedModel
-from lorif_assets.attribution.score_query_sets import queries_per_scan
+from lorif_assets.attribution.scores.score_query_sets import queries_per_scan
+from lorif_assets.attribution.stored.checkpoint_record import CheckpointRecord
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.config.settings import explanation
 from lorif_assets.config.sources import Columns
+from lorif_assets.data.content.query_objectives import NO_SCALARS
 from lorif_assets.data.passages import asked_and_said, passage_text
-from lorif_assets.data.query_objectives import NO_SCALARS
-from lorif_assets.data.rejected import rejected_table
-from lorif_assets.data.rejection_reasons import first_and_counts
-from lorif_assets.data.tokenization import TokenizedExample
+from lorif_assets.data.rows.rejected import rejected_table
+from lorif_assets.data.rows.rejection_reasons import first_and_counts
+from lorif_assets.data.tokens.tokenization import TokenizedExample
 from lorif_assets.errors import SettingsError, SourceError
 from lorif_assets.mathematics.gradients.soundness import refuse_unattributable
 from lorif_assets.models.devices import DeviceGroup

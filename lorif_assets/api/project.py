@@ -22,13 +22,13 @@ from lorif_assets.attribution.ask import (
     score_questions,
     score_tokens,
 )
-from lorif_assets.attribution.checkpoint import StoredCheckpoint
-from lorif_assets.attribution.score_queries import QueryScores
+from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.scores.score_queries import QueryScores
 from lorif_assets.config.settings import existing_settings_file
 from lorif_assets.config.sources import Columns
+from lorif_assets.data.content.query_objectives import ScalarRules
 from lorif_assets.data.id_lists import ids_of_file
 from lorif_assets.data.passages import asked_and_said, with_passages
-from lorif_assets.data.query_objectives import ScalarRules
 from lorif_assets.data.questions import Question, completion_question, conversation_question, row_question
 from lorif_assets.errors import NotStoredError, SourceError
 from lorif_assets.lake.attribution_tables import EXAMPLE_CONTENT, QUERY_EXAMPLES

@@ -8,10 +8,10 @@ import polars as pl
 import pyarrow as pa
 
 from lorif_assets.config.sources import Columns
-from lorif_assets.data.columns import refuse_repeated_columns
+from lorif_assets.data.content.columns import refuse_repeated_columns
+from lorif_assets.data.content.query_objectives import ScalarRules
 from lorif_assets.data.examples import NormalisedShard, normalise
 from lorif_assets.data.formats.reader import RawShard
-from lorif_assets.data.query_objectives import ScalarRules
 from lorif_assets.errors import SourceError
 
 if TYPE_CHECKING:

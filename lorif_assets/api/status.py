@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from lorif_assets.assets.graph import assets_in_use
-from lorif_assets.data.rejected import rejected_counts
+from lorif_assets.data.rows.rejected import rejected_counts
 from lorif_assets.freshness.leftovers import Leftovers
 from lorif_assets.freshness.stale import MISSING
 from lorif_assets.freshness.view import Freshness

@@ -22,7 +22,7 @@ from lorif_assets.project import Project
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-    from lorif_assets.models.checkpoint_files import CheckpointFiles
+    from lorif_assets.models.files.checkpoint_files import CheckpointFiles
 
 _LOG = logging.getLogger(__name__)
 _NICENESS = 10

@@ -10,7 +10,7 @@ from lorif_assets.assets.group_scores import group_scores
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.query_scores import query_scores
 from lorif_assets.assets.token_scores import token_scores
-from lorif_assets.attribution.versions import report_version
+from lorif_assets.attribution.stored.versions import report_version
 from lorif_assets.freshness.attribution import stale_reports
 from lorif_assets.freshness.incomplete import look_at_checkpoints, marked_version
 from lorif_assets.lake.attribution_tables import REPORTS

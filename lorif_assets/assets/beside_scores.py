@@ -7,7 +7,7 @@ import polars as pl
 
 from lorif_assets.assets.attribution_asset import Materializations
 from lorif_assets.assets.partition_run import Failures, PartitionRun
-from lorif_assets.attribution.stored_rankings import stored_score_version
+from lorif_assets.attribution.scores.stored_rankings import stored_score_version
 from lorif_assets.errors import LorifError
 from lorif_assets.lake.table_schema import TableSchema
 

@@ -9,14 +9,14 @@ import pyarrow as pa
 from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Materializations, attribution_asset
 from lorif_assets.assets.partition_run import Failures, PartitionRun
-from lorif_assets.attribution.fitted_recipe import fitted_recipe
-from lorif_assets.attribution.recipe_on_model import tracked_layers
-from lorif_assets.attribution.versions import checkpoint_version
+from lorif_assets.attribution.recipes.fitted_recipe import fitted_recipe
+from lorif_assets.attribution.recipes.recipe_on_model import tracked_layers
+from lorif_assets.attribution.stored.versions import checkpoint_version
 from lorif_assets.errors import LorifError
 from lorif_assets.freshness.attribution import stale_checkpoints
 from lorif_assets.lake.attribution_tables import CHECKPOINTS
-from lorif_assets.models.unread_weights import unread_notes
-from lorif_assets.models.weight_files import in_short
+from lorif_assets.models.files.unread_weights import unread_notes
+from lorif_assets.models.files.weight_files import in_short
 
 
 @attribution_asset(

@@ -9,12 +9,12 @@ from lorif_assets.assets.attribution_asset import Input, Materializations, attri
 from lorif_assets.assets.beside_scores import Computed, beside_scores
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.query_scores import query_scores
-from lorif_assets.attribution.checkpoint import AttributedCheckpoint
-from lorif_assets.attribution.listed_examples import listed_examples
-from lorif_assets.attribution.rank_again import ExactPlan
-from lorif_assets.attribution.score_modes import ReadQuerySet
-from lorif_assets.attribution.stored_rankings import leading_rows, stored_ranking
-from lorif_assets.attribution.whole_gradients import WholeGradients
+from lorif_assets.attribution.checkpoints.checkpoint import AttributedCheckpoint
+from lorif_assets.attribution.exact.rank_again import ExactPlan
+from lorif_assets.attribution.fitting.whole_gradients import WholeGradients
+from lorif_assets.attribution.pairs.listed_examples import listed_examples
+from lorif_assets.attribution.scores.score_modes import ReadQuerySet
+from lorif_assets.attribution.scores.stored_rankings import leading_rows, stored_ranking
 from lorif_assets.freshness.attribution import stale_exact_scores
 from lorif_assets.lake.attribution_tables import EXACT_SCORES
 

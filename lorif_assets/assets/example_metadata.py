@@ -7,7 +7,7 @@ import dagster as dg
 import pyarrow as pa
 
 from lorif_assets.data.examples import NormalisedShard
-from lorif_assets.data.rejection_reasons import count_reasons
+from lorif_assets.data.rows.rejection_reasons import count_reasons
 from lorif_assets.pages import markdown
 
 

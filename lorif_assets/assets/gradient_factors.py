@@ -13,12 +13,12 @@ from lorif_assets.assets.example_metadata import rejected_metadata
 from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.assets.partition_run import Failures, PartitionRun
 from lorif_assets.assets.training_examples import training_examples
-from lorif_assets.attribution.build_factors import BuiltShard, FactorBuilding, commit_factors, factor_part
-from lorif_assets.attribution.checkpoint_record import CheckpointRecord
-from lorif_assets.attribution.opened_checkpoint import CheckpointOpening
-from lorif_assets.attribution.stored_factors import stored_factor_versions
-from lorif_assets.attribution.versions import factor_versions
-from lorif_assets.data.rejected_share import RejectedShare
+from lorif_assets.attribution.checkpoints.opened import CheckpointOpening
+from lorif_assets.attribution.factors.build_factors import BuiltShard, FactorBuilding, commit_factors, factor_part
+from lorif_assets.attribution.stored.checkpoint_record import CheckpointRecord
+from lorif_assets.attribution.stored.factors import stored_factor_versions
+from lorif_assets.attribution.stored.versions import factor_versions
+from lorif_assets.data.rows.rejected_share import RejectedShare
 from lorif_assets.data.stored_examples import stored_shard_hashes
 from lorif_assets.errors import LorifError, MismatchError
 from lorif_assets.freshness.attribution import stale_factors

@@ -11,12 +11,16 @@ from lorif_assets.assets.attribution_asset import Input, Materializations, attri
 from lorif_assets.assets.beside_scores import Computed, beside_scores
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.query_scores import query_scores
-from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint, averaged_attributions
-from lorif_assets.attribution.group_sums import GROUP_ROWS, group_sums
-from lorif_assets.attribution.score_checkpoint import score_every_example
-from lorif_assets.attribution.score_modes import ReadQuerySet
-from lorif_assets.attribution.score_noise import noise_shares, shrunk_scores
-from lorif_assets.attribution.score_rows import MOST_PAIRS
+from lorif_assets.attribution.checkpoints.checkpoint import (
+    AttributedCheckpoint,
+    StoredCheckpoint,
+    averaged_attributions,
+)
+from lorif_assets.attribution.exact.score_noise import noise_shares, shrunk_scores
+from lorif_assets.attribution.scores.group_sums import GROUP_ROWS, group_sums
+from lorif_assets.attribution.scores.score_checkpoint import score_every_example
+from lorif_assets.attribution.scores.score_modes import ReadQuerySet
+from lorif_assets.attribution.scores.score_rows import MOST_PAIRS
 from lorif_assets.errors import LorifError
 from lorif_assets.freshness.attribution import stale_group_scores
 from lorif_assets.lake.attribution_tables import GROUP_SCORES, TRAINING_EXAMPLES

@@ -11,7 +11,7 @@ from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Input, Materializations, Wait, attribution_asset
 from lorif_assets.assets.influence_targets import influence_targets
 from lorif_assets.assets.partition_run import PartitionRun
-from lorif_assets.attribution.versions import encoder_version
+from lorif_assets.attribution.stored.versions import encoder_version
 from lorif_assets.freshness.influcoder import stale_encoders
 from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.influcoder.sampling import Split

@@ -11,8 +11,8 @@ from lorif_assets.assets.attribution_asset import Input, Materializations, attri
 from lorif_assets.assets.influence_embeddings import influence_embeddings
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.query_examples import query_examples
-from lorif_assets.attribution.score_rows import all_pairs, extreme_pairs
-from lorif_assets.attribution.versions import encoder_score_version
+from lorif_assets.attribution.scores.score_rows import all_pairs, extreme_pairs
+from lorif_assets.attribution.stored.versions import encoder_score_version
 from lorif_assets.config.settings import Settings
 from lorif_assets.data.stored_examples import stored_query_set, stored_shard_hashes
 from lorif_assets.freshness.influcoder import stale_encoder_scores

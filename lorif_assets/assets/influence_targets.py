@@ -16,11 +16,11 @@ from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.preconditioners import PRECONDITIONERS
 from lorif_assets.assets.query_examples import query_examples
 from lorif_assets.assets.training_examples import training_examples
-from lorif_assets.attribution.model import AttributedModel
-from lorif_assets.attribution.versions import target_version
+from lorif_assets.attribution.checkpoints.model import AttributedModel
+from lorif_assets.attribution.stored.versions import target_version
 from lorif_assets.config.settings import Settings
-from lorif_assets.data.rejected import replace_rejected
-from lorif_assets.data.tokenization import TokenizedShard
+from lorif_assets.data.rows.rejected import replace_rejected
+from lorif_assets.data.tokens.tokenization import TokenizedShard
 from lorif_assets.errors import MismatchError
 from lorif_assets.evaluation.subset_teacher import SubsetTeacher
 from lorif_assets.freshness.influcoder import stale_targets

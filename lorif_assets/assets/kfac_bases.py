@@ -12,13 +12,13 @@ from lorif_assets.assets.checkpoints import checkpoints
 from lorif_assets.assets.example_metadata import rejected_metadata
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.training_examples import training_examples
-from lorif_assets.attribution.checkpoint import StoredCheckpoint
-from lorif_assets.attribution.fit_bases import KfacSample
-from lorif_assets.attribution.fit_stored_bases import FittedBases, fit_to_sample, read_sample
-from lorif_assets.attribution.measured_width import WidthTrial
-from lorif_assets.attribution.opened_checkpoint import CheckpointOpening
-from lorif_assets.data.rejected import rejected_table
-from lorif_assets.data.rejected_share import RejectedShare
+from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.checkpoints.opened import CheckpointOpening
+from lorif_assets.attribution.fitting.fit_bases import KfacSample
+from lorif_assets.attribution.fitting.fit_stored_bases import FittedBases, fit_to_sample, read_sample
+from lorif_assets.attribution.fitting.measured_width import WidthTrial
+from lorif_assets.data.rows.rejected import rejected_table
+from lorif_assets.data.rows.rejected_share import RejectedShare
 from lorif_assets.freshness.attribution import stale_bases
 from lorif_assets.lake.attribution_tables import KFAC_BASES, TRAINING_EXAMPLES
 

@@ -6,7 +6,7 @@ from lorif_assets.assets.measured_figures import evaluated_scores, keep_figures
 from lorif_assets.assets.method_scores import method_scores
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.subset_losses import subset_losses
-from lorif_assets.attribution.versions import datamodeling_version
+from lorif_assets.attribution.stored.versions import datamodeling_version
 from lorif_assets.evaluation.ekfac_agreement import agreement_figures
 from lorif_assets.evaluation.figures import MEAN, Figure, comparison_figures, reference_method
 from lorif_assets.evaluation.retraining.external_truth import subset_truth

@@ -7,7 +7,7 @@ from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Materializations, attribution_asset
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.query_scores import query_scores
-from lorif_assets.attribution.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
 from lorif_assets.compute.shard_work import result
 from lorif_assets.evaluation.methods.evaluated_scores import (
     MethodsOpening,

@@ -25,9 +25,9 @@ from dagster._core.definitions.data_version import (
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
 from lorif_assets.assets.partitions import CHECKPOINT, add_partitions, dimensions
-from lorif_assets.attribution.checkpoint import QueriedCheckpoint, StoredCheckpoint
-from lorif_assets.attribution.distributed_checkpoint import DistributedCheckpoint
-from lorif_assets.attribution.opened_checkpoint import CheckpointOpening
+from lorif_assets.attribution.checkpoints.checkpoint import QueriedCheckpoint, StoredCheckpoint
+from lorif_assets.attribution.checkpoints.distributed import DistributedCheckpoint
+from lorif_assets.attribution.checkpoints.opened import CheckpointOpening
 from lorif_assets.compute.shard_work import Opening, State, Workers
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import LorifError, TooManyRejectedError

@@ -9,10 +9,10 @@ from lorif_assets.assets.attribution_asset import AttributionAsset, Input, Mater
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.assets.partition_run import PartitionRun
-from lorif_assets.attribution.curvatures import curvature_of, curvature_tables, curvatures_in, whitened_in
-from lorif_assets.attribution.fit_curvature import commit_layer, fitted_layer
-from lorif_assets.attribution.opened_checkpoint import CheckpointOpening
-from lorif_assets.attribution.versions import refined_version
+from lorif_assets.attribution.checkpoints.opened import CheckpointOpening
+from lorif_assets.attribution.fitting.fit_curvature import commit_layer, fitted_layer
+from lorif_assets.attribution.stored.curvatures import curvature_of, curvature_tables, curvatures_in, whitened_in
+from lorif_assets.attribution.stored.versions import refined_version
 from lorif_assets.compute.shard_work import Step
 from lorif_assets.config.settings import Settings
 from lorif_assets.freshness.attribution import stale_preconditioners

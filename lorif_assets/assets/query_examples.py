@@ -7,11 +7,11 @@ from lorif_assets.assets.attribution_asset import Materializations, attribution_
 from lorif_assets.assets.example_metadata import example_metadata
 from lorif_assets.assets.partition_run import Failures, PartitionRun
 from lorif_assets.config.sources import Source
+from lorif_assets.data.content.query_objectives import ScalarRules
 from lorif_assets.data.earlier_readings import marked
 from lorif_assets.data.examples import NormalisedShard, require_usable, sort_out
 from lorif_assets.data.query_files import query_source, source_version
-from lorif_assets.data.query_objectives import ScalarRules
-from lorif_assets.data.rejected_share import RejectedShare
+from lorif_assets.data.rows.rejected_share import RejectedShare
 from lorif_assets.data.shards import read_source
 from lorif_assets.errors import LorifError
 from lorif_assets.freshness.attribution import stale_query_examples

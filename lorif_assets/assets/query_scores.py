@@ -14,13 +14,13 @@ from lorif_assets.assets.influence_embeddings import influence_embeddings
 from lorif_assets.assets.partition_run import Failures, PartitionRun
 from lorif_assets.assets.preconditioners import PRECONDITIONERS
 from lorif_assets.assets.query_examples import query_examples
-from lorif_assets.attribution.checkpoint import averaged_attributions
-from lorif_assets.attribution.score_checkpoint import CheckpointScoring, longest_query
-from lorif_assets.attribution.score_modes import ReadQuerySet
-from lorif_assets.attribution.score_queries import QueryScores
-from lorif_assets.attribution.score_rows import LOWEST
-from lorif_assets.data.rejected_share import RejectedShare
-from lorif_assets.data.rejection_reasons import first_and_counts
+from lorif_assets.attribution.checkpoints.checkpoint import averaged_attributions
+from lorif_assets.attribution.scores.score_checkpoint import CheckpointScoring, longest_query
+from lorif_assets.attribution.scores.score_modes import ReadQuerySet
+from lorif_assets.attribution.scores.score_queries import QueryScores
+from lorif_assets.attribution.scores.score_rows import LOWEST
+from lorif_assets.data.rows.rejected_share import RejectedShare
+from lorif_assets.data.rows.rejection_reasons import first_and_counts
 from lorif_assets.errors import LorifError, SourceError, UnsoundQueryError
 from lorif_assets.freshness.attribution import stale_scores
 from lorif_assets.freshness.view import Freshness

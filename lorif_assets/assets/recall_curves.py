@@ -13,10 +13,10 @@ from lorif_assets.assets.influence_embeddings import influence_embeddings
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.preconditioners import PRECONDITIONERS
 from lorif_assets.assets.query_examples import query_examples
-from lorif_assets.attribution.checkpoint import averaged_checkpoints, current_score_versions
-from lorif_assets.attribution.precondition_queries import preconditioned_queries
-from lorif_assets.attribution.score_positions import scores_at
-from lorif_assets.attribution.versions import recall_curve_version
+from lorif_assets.attribution.checkpoints.checkpoint import averaged_checkpoints, current_score_versions
+from lorif_assets.attribution.queries.precondition_queries import preconditioned_queries
+from lorif_assets.attribution.scores.score_positions import scores_at
+from lorif_assets.attribution.stored.versions import recall_curve_version
 from lorif_assets.data.stored_examples import stored_query_set
 from lorif_assets.errors import MismatchError
 from lorif_assets.freshness.influcoder import stale_recall_curves

@@ -8,7 +8,7 @@ from lorif_assets.assets.measured_figures import keep_figures
 from lorif_assets.assets.method_scores import method_scores
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.ranked_data_losses import ranked_data_losses
-from lorif_assets.attribution.versions import removal_figures_version
+from lorif_assets.attribution.stored.versions import removal_figures_version
 from lorif_assets.evaluation.figures import MEAN
 from lorif_assets.evaluation.methods.evaluated_scores import EvaluatedScores
 from lorif_assets.evaluation.removal_figures import removal_figures

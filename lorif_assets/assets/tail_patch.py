@@ -10,7 +10,7 @@ from lorif_assets.assets.attribution_asset import Materializations, attribution_
 from lorif_assets.assets.measured_figures import evaluated_scores, keep_figures
 from lorif_assets.assets.method_scores import method_scores
 from lorif_assets.assets.partition_run import PartitionRun
-from lorif_assets.attribution.versions import tail_patch_version
+from lorif_assets.attribution.stored.versions import tail_patch_version
 from lorif_assets.evaluation.figures import comparison_figures, reference_method
 from lorif_assets.evaluation.methods.evaluated_scores import EvaluatedScores
 from lorif_assets.evaluation.methods.inputs import MethodInputs

@@ -10,11 +10,11 @@ from lorif_assets.assets.attribution_asset import Input, Materializations, attri
 from lorif_assets.assets.beside_scores import Computed, beside_scores
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.query_scores import query_scores
-from lorif_assets.attribution.checkpoint import AttributedCheckpoint
-from lorif_assets.attribution.listed_examples import listed_examples
-from lorif_assets.attribution.score_modes import ReadQuerySet
-from lorif_assets.attribution.stored_rankings import leading_rows, stored_ranking
-from lorif_assets.attribution.token_rows import token_rows
+from lorif_assets.attribution.checkpoints.checkpoint import AttributedCheckpoint
+from lorif_assets.attribution.pairs.listed_examples import listed_examples
+from lorif_assets.attribution.pairs.token_rows import token_rows
+from lorif_assets.attribution.scores.score_modes import ReadQuerySet
+from lorif_assets.attribution.scores.stored_rankings import leading_rows, stored_ranking
 from lorif_assets.freshness.attribution import stale_token_scores
 from lorif_assets.lake.attribution_tables import QUERY_SUMMARIES, TOKEN_SCORES
 from lorif_assets.lake.lake import Lake

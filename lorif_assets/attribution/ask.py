@@ -10,17 +10,21 @@ from typing import Literal
 import polars as pl
 import pyarrow as pa
 
-from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint, averaged_attributions
-from lorif_assets.attribution.curvatures import curvature_of
-from lorif_assets.attribution.listed_examples import listed_examples
-from lorif_assets.attribution.model import AttributedModel
-from lorif_assets.attribution.score_checkpoint import score_every_example
-from lorif_assets.attribution.score_queries import QueryScores
-from lorif_assets.attribution.score_query_sets import queries_per_scan
-from lorif_assets.attribution.stored_rankings import leading_rows
-from lorif_assets.attribution.token_rows import token_rows
+from lorif_assets.attribution.checkpoints.checkpoint import (
+    AttributedCheckpoint,
+    StoredCheckpoint,
+    averaged_attributions,
+)
+from lorif_assets.attribution.checkpoints.model import AttributedModel
+from lorif_assets.attribution.pairs.listed_examples import listed_examples
+from lorif_assets.attribution.pairs.token_rows import token_rows
+from lorif_assets.attribution.scores.score_checkpoint import score_every_example
+from lorif_assets.attribution.scores.score_queries import QueryScores
+from lorif_assets.attribution.scores.score_query_sets import queries_per_scan
+from lorif_assets.attribution.scores.stored_rankings import leading_rows
+from lorif_assets.attribution.stored.curvatures import curvature_of
 from lorif_assets.data.questions import Question
-from lorif_assets.data.tokenization import TokenizedExample
+from lorif_assets.data.tokens.tokenization import TokenizedExample
 from lorif_assets.errors import CheckpointError, MismatchError, NotStoredError, SettingsError, SourceError
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
 from lorif_assets.progress import Progress

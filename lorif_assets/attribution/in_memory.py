@@ -15,28 +15,28 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from lorif_assets.attribution.block_rows import block_rows, scanned_numbers
-from lorif_assets.attribution.curvatures import curvature_of
-from lorif_assets.attribution.factor_rows import factor_rows
-from lorif_assets.attribution.fit_bases import (
+from lorif_assets.attribution.checkpoints.model import AttributedModel
+from lorif_assets.attribution.factors.factor_rows import factor_rows
+from lorif_assets.attribution.factors.sound_examples import NotFiniteError
+from lorif_assets.attribution.fitting.fit_bases import (
     KfacFit,
     fit_sound_layers,
     fit_tokens,
     sample_rows,
     without_unsound,
 )
-from lorif_assets.attribution.listed_examples import tokenized_by_shard
-from lorif_assets.attribution.measured_width import at_measured_width, measured_tokens
-from lorif_assets.attribution.model import AttributedModel
-from lorif_assets.attribution.precondition_queries import precondition
-from lorif_assets.attribution.score_queries import QueryScores, extreme_count, listed_scores
-from lorif_assets.attribution.sound_examples import NotFiniteError
-from lorif_assets.attribution.stored_bases import FrozenBases
-from lorif_assets.attribution.stored_rankings import leading_rows
-from lorif_assets.attribution.token_rows import token_rows
+from lorif_assets.attribution.fitting.measured_width import at_measured_width, measured_tokens
+from lorif_assets.attribution.pairs.listed_examples import tokenized_by_shard
+from lorif_assets.attribution.pairs.token_rows import token_rows
+from lorif_assets.attribution.queries.precondition_queries import precondition
+from lorif_assets.attribution.recipes.block_rows import block_rows, scanned_numbers
+from lorif_assets.attribution.scores.score_queries import QueryScores, extreme_count, listed_scores
+from lorif_assets.attribution.scores.stored_rankings import leading_rows
+from lorif_assets.attribution.stored.bases import FrozenBases
+from lorif_assets.attribution.stored.curvatures import curvature_of
 from lorif_assets.config.sections import BatchSettings
-from lorif_assets.data.rejected import RejectedRow
-from lorif_assets.data.tokenization import TokenizedExample, n_tokens
+from lorif_assets.data.rows.rejected import RejectedRow
+from lorif_assets.data.tokens.tokenization import TokenizedExample, n_tokens
 from lorif_assets.errors import SettingsError
 from lorif_assets.mathematics.curvature.curvature import Curvature, LayerPreconditioner
 from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal

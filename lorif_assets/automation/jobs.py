@@ -8,7 +8,7 @@ from pydantic import Field
 
 from lorif_assets.assets.graph import ASSETS, GRAPH
 from lorif_assets.assets.partitions import checkpoints
-from lorif_assets.attribution.vacuum import delete, superseded_files
+from lorif_assets.attribution.stored.vacuum import delete, superseded_files
 from lorif_assets.automation.check_runs import CHECKS_JOB, failed_checks
 from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.automation.run_tags import job_name

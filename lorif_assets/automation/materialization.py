@@ -24,7 +24,7 @@ from lorif_assets.automation.sole_process import sole_process
 from lorif_assets.automation.unrecorded import unrecorded
 from lorif_assets.automation.withdrawal import carry_out
 from lorif_assets.automation.work import stretches
-from lorif_assets.data.rejected import rejected_counts
+from lorif_assets.data.rows.rejected import rejected_counts
 from lorif_assets.errors import CannotWriteError, CheckpointError, LorifError, TooManyRejectedError
 from lorif_assets.freshness.discovery import discover
 from lorif_assets.freshness.leftovers import leftover_shards

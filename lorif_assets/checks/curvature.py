@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from lorif_assets.attribution.curvatures import curvature_tables, curvatures_in
+from lorif_assets.attribution.stored.curvatures import curvature_tables, curvatures_in
 from lorif_assets.checks.check_result import check_result
 from lorif_assets.config.settings import Settings
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, SVD_PRECONDITIONERS

@@ -9,7 +9,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.partitions import checkpoints_in
 from lorif_assets.assets.query_scores import query_scores
-from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint
+from lorif_assets.attribution.checkpoints.checkpoint import AttributedCheckpoint, StoredCheckpoint
 from lorif_assets.checks.check_result import check_result
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import Settings
@@ -47,7 +47,7 @@ def factors_reproduce_gradients(
     devices: dg.ResourceParam[Devices],
 ) -> dg.AssetCheckResult:
     """Compare each layer's relative error with that of new factors of the same rank and format."""
-    from lorif_assets.attribution.stored_sample import reconstruction_errors, stored_sample
+    from lorif_assets.attribution.exact.stored_sample import reconstruction_errors, stored_sample
 
     wrong, failed, skipped, worst, layers = [], [], [], 0.0, 0
     for name in _to_check(context, _attributed(settings, lake, model_checkpoints)):
@@ -90,7 +90,7 @@ def examples_retrieve_themselves(
     devices: dg.ResourceParam[Devices],
 ) -> dg.AssetCheckResult:
     """Use training examples as queries: no gradient should match an example's better than its own."""
-    from lorif_assets.attribution.stored_sample import own_ranks, stored_sample
+    from lorif_assets.attribution.exact.stored_sample import own_ranks, stored_sample
 
     wrong, skipped, ranks = [], [], {}
     for name in _to_check(context, _attributed(settings, lake, model_checkpoints)):

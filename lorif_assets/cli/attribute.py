@@ -11,10 +11,10 @@ from rich.text import Text
 
 from lorif_assets.api.answer import Attribution
 from lorif_assets.api.project import open_project
-from lorif_assets.attribution.stored_rankings import RANKINGS, WHEN_WHICH, Ranking
+from lorif_assets.attribution.scores.stored_rankings import RANKINGS, WHEN_WHICH, Ranking
 from lorif_assets.cli.environment import config_option
-from lorif_assets.data.json_values import parsed_json
 from lorif_assets.data.query_files import read_queries
+from lorif_assets.data.rows.json_values import parsed_json
 from lorif_assets.errors import SourceError
 from lorif_assets.pages.terminal import print_influences, print_tokens
 from lorif_assets.pages.terminal_console import TerminalConsole

@@ -15,8 +15,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from lorif_assets.assets.graph import assets_in_use
-from lorif_assets.attribution.checkpoint_weights import averaging_in_words, checkpoint_weights
-from lorif_assets.attribution.learned_by_heart import REMEDY, learned_by_heart
+from lorif_assets.attribution.checkpoints.averaging_weights import averaging_in_words, checkpoint_weights
+from lorif_assets.attribution.checkpoints.learned_by_heart import REMEDY, learned_by_heart
 from lorif_assets.automation.records import disagreements
 from lorif_assets.automation.sleepers import asleep_in_words, sleepers
 from lorif_assets.cli.doctor_cost import cost_table
@@ -33,8 +33,8 @@ from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.secrets import masked_address, secret_advice
 from lorif_assets.config.settings import Settings
 from lorif_assets.config.sources import Source
+from lorif_assets.data.formats.hub_selection import hub_notice
 from lorif_assets.data.formats.reader import ShardSlice
-from lorif_assets.data.hub_selection import hub_notice
 from lorif_assets.data.query_files import QuerySurvey, survey_queries
 from lorif_assets.data.shards import in_short, passed_over_notice, slices_of_source
 from lorif_assets.errors import CheckpointError, LorifError, SettingsError, SourceError

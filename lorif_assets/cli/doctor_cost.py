@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from rich.table import Table
 
-from lorif_assets.attribution.block_rows import block_rows
-from lorif_assets.attribution.cost import CostEstimate, estimate
-from lorif_assets.attribution.factor_cost import FactorCost, factor_cost
+from lorif_assets.attribution.forecast.cost import CostEstimate, estimate
+from lorif_assets.attribution.forecast.factor_cost import FactorCost, factor_cost
+from lorif_assets.attribution.recipes.block_rows import block_rows
 from lorif_assets.automation.dagster_home import named_home
 from lorif_assets.automation.measured_rate import MeasuredRate, measured_rate
 from lorif_assets.cli.doctor_models import described_checkpoint

@@ -2,19 +2,19 @@
 
 from collections.abc import Iterator
 
-from lorif_assets.attribution.fitted_recipe import fitted_recipe, level_rank
-from lorif_assets.attribution.layer_ranks import affordable_ranks, byte_budget
-from lorif_assets.attribution.measured_width import is_measured
-from lorif_assets.attribution.memory_verdict import checkpoint_verdict, in_gib
-from lorif_assets.attribution.recipe_on_model import tracked_layers
-from lorif_assets.attribution.trial import try_architecture
-from lorif_assets.attribution.wasted_bytes import wasted_bytes
+from lorif_assets.attribution.fitting.layer_ranks import affordable_ranks, byte_budget
+from lorif_assets.attribution.fitting.measured_width import is_measured
+from lorif_assets.attribution.forecast.trial import try_architecture
+from lorif_assets.attribution.recipes.fitted_recipe import fitted_recipe, level_rank
+from lorif_assets.attribution.recipes.memory_verdict import checkpoint_verdict, in_gib
+from lorif_assets.attribution.recipes.recipe_on_model import tracked_layers
+from lorif_assets.attribution.recipes.wasted_bytes import wasted_bytes
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.errors import CheckpointError, LorifError
 from lorif_assets.lake.attribution_tables import KFAC_BASES
 from lorif_assets.mathematics.gradients.layers import TrackedLayer, coverage
-from lorif_assets.models.checkpoint_files import CheckpointFiles
-from lorif_assets.models.optimizer_states import optimizer_file
+from lorif_assets.models.files.checkpoint_files import CheckpointFiles
+from lorif_assets.models.training.optimizer_states import optimizer_file
 from lorif_assets.project import Project
 
 

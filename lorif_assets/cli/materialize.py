@@ -14,7 +14,7 @@ from lorif_assets.automation.materialization import AssetUpdate, bring_up_to_dat
 from lorif_assets.automation.selection import Outlook, outlook, selected_assets
 from lorif_assets.automation.sleepers import wake
 from lorif_assets.cli.environment import config_option, dagster_home, project_of_settings
-from lorif_assets.data.rejection_reasons import in_words, rows_set_aside
+from lorif_assets.data.rows.rejection_reasons import in_words, rows_set_aside
 from lorif_assets.errors import LorifError
 from lorif_assets.freshness.leftovers import Leftovers
 from lorif_assets.freshness.view import Asked, Freshness

@@ -8,19 +8,19 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from lorif_assets.attribution.recipe_on_model import longest_input
+from lorif_assets.attribution.recipes.recipe_on_model import longest_input
 from lorif_assets.cli.environment import config_option, project_of_settings
 from lorif_assets.config.settings import Settings
 from lorif_assets.config.sources import Source
+from lorif_assets.data.content.query_objectives import ScalarRules
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.preview import PreviewedRow, first_queries, first_rows, preview_rows
 from lorif_assets.data.query_files import query_files, query_source
-from lorif_assets.data.query_objectives import ScalarRules
-from lorif_assets.data.token_rules import TokenRules
+from lorif_assets.data.tokens.rules import TokenRules
 from lorif_assets.errors import CheckpointError, SettingsError
-from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints
-from lorif_assets.models.vocabulary import vocabulary_size
+from lorif_assets.models.files.checkpoint_files import CheckpointFiles
+from lorif_assets.models.loading.vocabulary import vocabulary_size
 from lorif_assets.pages.passages import visible
 from lorif_assets.pages.terminal_console import TerminalConsole
 from lorif_assets.project import Project

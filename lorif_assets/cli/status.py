@@ -9,7 +9,7 @@ from rich.text import Text
 
 from lorif_assets.api.status import project_status
 from lorif_assets.cli.environment import config_option, project_of_settings
-from lorif_assets.data.rejection_reasons import rows_set_aside
+from lorif_assets.data.rows.rejection_reasons import rows_set_aside
 from lorif_assets.pages.terminal_console import TerminalConsole
 
 

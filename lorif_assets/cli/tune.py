@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from lorif_assets.attribution.ask import newest_attributed
-from lorif_assets.attribution.checkpoint import StoredCheckpoint
-from lorif_assets.attribution.cost import stored_bytes_per_example
+from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.forecast.cost import stored_bytes_per_example
 from lorif_assets.cli.environment import config_option, project_of_settings
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import settings_file

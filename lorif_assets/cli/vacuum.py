@@ -2,7 +2,7 @@
 
 import click
 
-from lorif_assets.attribution.vacuum import delete, superseded_files
+from lorif_assets.attribution.stored.vacuum import delete, superseded_files
 from lorif_assets.cli.environment import config_option, project_of_settings
 
 

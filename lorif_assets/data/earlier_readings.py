@@ -11,8 +11,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lorif_assets.data.columns import ContentFormat
-from lorif_assets.data.token_masks import SEQUENCE_ENDS, SEQUENCE_NUMBERS
+from lorif_assets.data.content.columns import ContentFormat
+from lorif_assets.data.content.token_masks import SEQUENCE_ENDS, SEQUENCE_NUMBERS
 from lorif_assets.lake.attribution_tables import REJECTED
 from lorif_assets.lake.file_constants import file_constants
 from lorif_assets.lake.lake import Lake

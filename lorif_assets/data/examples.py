@@ -9,16 +9,16 @@ import pyarrow as pa
 
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.sources import Columns
-from lorif_assets.data.arrow_values import unreadable
-from lorif_assets.data.columns import ColumnRoles, column_roles, content_format
-from lorif_assets.data.content import read_content
+from lorif_assets.data.content.columns import ColumnRoles, column_roles, content_format
+from lorif_assets.data.content.example_content import read_content
+from lorif_assets.data.content.query_objectives import ScalarRules, objective_fields, read_objective
+from lorif_assets.data.content.weighted_sets import WEIGHTED, member_content, read_members
 from lorif_assets.data.formats.reader import RawShard
-from lorif_assets.data.json_values import NestedTooDeepError, json_value
-from lorif_assets.data.query_objectives import ScalarRules, objective_fields, read_objective
-from lorif_assets.data.rejected import RejectedRow, UnusableRowError, encodable, excerpt, rejected_table
-from lorif_assets.data.rejection_reasons import count_reasons, in_words
-from lorif_assets.data.row_ids import text_of_id
-from lorif_assets.data.weighted_sets import WEIGHTED, member_content, read_members
+from lorif_assets.data.rows.arrow_values import unreadable
+from lorif_assets.data.rows.json_values import NestedTooDeepError, json_value
+from lorif_assets.data.rows.rejected import RejectedRow, UnusableRowError, encodable, excerpt, rejected_table
+from lorif_assets.data.rows.rejection_reasons import count_reasons, in_words
+from lorif_assets.data.rows.row_ids import text_of_id
 from lorif_assets.errors import SourceError
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 

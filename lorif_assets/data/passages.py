@@ -7,8 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from lorif_assets.data.conversations import Conversation, Message, is_trained
-from lorif_assets.data.spoken_content import REASONING_FIELDS, spoken
+from lorif_assets.data.chats.conversations import Conversation, Message, is_trained
+from lorif_assets.data.chats.spoken_content import REASONING_FIELDS, spoken
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 

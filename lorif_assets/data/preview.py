@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 
 from lorif_assets.config.sources import Columns, Source, SourceFormat
+from lorif_assets.data.content.labels import NO_LOSS, TokenIds
+from lorif_assets.data.content.query_objectives import ScalarRules
 from lorif_assets.data.examples import sort_out
 from lorif_assets.data.formats.reader import RawShard, ShardSlice
-from lorif_assets.data.labels import NO_LOSS, TokenIds
-from lorif_assets.data.query_objectives import ScalarRules
-from lorif_assets.data.query_terms import tokenized_with_objectives
 from lorif_assets.data.shards import list_shards, read_shard, read_source, slices_of_source
-from lorif_assets.data.token_rules import TokenRules
-from lorif_assets.data.tokenization import Term, TokenizedExample, TokenizedShard, tokenize
+from lorif_assets.data.tokens.query_terms import tokenized_with_objectives
+from lorif_assets.data.tokens.rules import TokenRules
+from lorif_assets.data.tokens.tokenization import Term, TokenizedExample, TokenizedShard, tokenize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

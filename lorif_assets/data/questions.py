@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from lorif_assets.config.sources import Columns
-from lorif_assets.data.columns import ContentFormat, column_roles
-from lorif_assets.data.content import read_content
-from lorif_assets.data.conversations import TEMPLATE_ARGUMENTS
+from lorif_assets.data.chats.conversations import TEMPLATE_ARGUMENTS
+from lorif_assets.data.content.columns import ContentFormat, column_roles
+from lorif_assets.data.content.example_content import read_content
+from lorif_assets.data.content.query_objectives import OBJECTIVES, ScalarRules
 from lorif_assets.data.examples import sort_out
 from lorif_assets.data.formats.reader import RawShard
-from lorif_assets.data.json_values import NestedTooDeepError
-from lorif_assets.data.query_objectives import OBJECTIVES, ScalarRules
-from lorif_assets.data.rejected import UnusableRowError
+from lorif_assets.data.rows.json_values import NestedTooDeepError
+from lorif_assets.data.rows.rejected import UnusableRowError
 from lorif_assets.errors import SourceError
 from lorif_assets.lake.attribution_tables import EXAMPLE_CONTENT
 

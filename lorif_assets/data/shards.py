@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from lorif_assets.config.sources import Source
-from lorif_assets.data.columns import require_columns
-from lorif_assets.data.delta_changes import Changes
+from lorif_assets.data.content.columns import require_columns
 from lorif_assets.data.formats import readers
+from lorif_assets.data.formats.delta_changes import Changes
 from lorif_assets.data.formats.paths import is_remote, locate, passed_over
 from lorif_assets.data.formats.reader import MalformedRow, RawShard, ShardSlice, state_of, version_of
 from lorif_assets.errors import SourceError

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lorif_assets.attribution.score_rows import HIGHEST
+from lorif_assets.attribution.scores.score_rows import HIGHEST
 from lorif_assets.automation.check_runs import failed_checks
 from lorif_assets.automation.dagster_home import make_home
 from lorif_assets.automation.materialization import bring_up_to_date

@@ -10,8 +10,8 @@ from typing import Any, Self
 import polars as pl
 
 from lorif_assets.api.project import open_project
-from lorif_assets.attribution.score_rows import HIGHEST, LOWEST
-from lorif_assets.attribution.stored_rankings import RANKINGS, Ranking, rows_beside_scores, stored_ranking
+from lorif_assets.attribution.scores.score_rows import HIGHEST, LOWEST
+from lorif_assets.attribution.scores.stored_rankings import RANKINGS, Ranking, rows_beside_scores, stored_ranking
 from lorif_assets.config.methods import MethodName, method_title
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import existing_settings_file

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from lorif_assets.attribution.stored_rankings import Ranking
+from lorif_assets.attribution.scores.stored_rankings import Ranking
 from lorif_assets.explorer.explorer import Explorer
 from lorif_assets.explorer.questions import (
     ExampleQuestion,

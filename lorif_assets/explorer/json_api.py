@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from lorif_assets.data.json_values import parsed_json
+from lorif_assets.data.rows.json_values import parsed_json
 from lorif_assets.errors import LorifError, NotStoredError, RefusedError, SettingsError
 from lorif_assets.explorer.explorer import Explorer
 from lorif_assets.explorer.faces import FACES, Face, read_question

@@ -5,9 +5,9 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from lorif_assets.attribution.stored_rankings import WHEN_WHICH, Ranking
+from lorif_assets.attribution.scores.stored_rankings import WHEN_WHICH, Ranking
 from lorif_assets.config.methods import MethodName
-from lorif_assets.data.json_values import parsed_json
+from lorif_assets.data.rows.json_values import parsed_json
 from lorif_assets.influences.listing import Filter
 from lorif_assets.influences.ranked import Side
 from lorif_assets.influences.set_influence import SetRanking

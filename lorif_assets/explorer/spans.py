@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from lorif_assets.data.normal_forms import as_written_in
+from lorif_assets.data.content.normal_forms import as_written_in
 
 _ENDS = re.compile(r"(\d{1,9})-(\d{1,9})", re.ASCII)
 

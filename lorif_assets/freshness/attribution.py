@@ -6,10 +6,15 @@ run.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from lorif_assets.attribution.compared_checkpoints import compared_versions, participants
-from lorif_assets.attribution.stored_bases import bases_version
-from lorif_assets.attribution.stored_factors import stored_factor_versions
-from lorif_assets.attribution.versions import factor_versions, preconditioner_version, recalled_version, report_version
+from lorif_assets.attribution.checkpoints.compared import compared_versions, participants
+from lorif_assets.attribution.stored.bases import bases_version
+from lorif_assets.attribution.stored.factors import stored_factor_versions
+from lorif_assets.attribution.stored.versions import (
+    factor_versions,
+    preconditioner_version,
+    recalled_version,
+    report_version,
+)
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.data.earlier_readings import read_otherwise, refused_ids, unmarked
 from lorif_assets.data.query_files import query_source, source_version
@@ -30,7 +35,7 @@ from lorif_assets.lake.attribution_tables import (
     TRAINING_EXAMPLES,
 )
 from lorif_assets.lake.table_schema import TableSchema
-from lorif_assets.models.optimizer_states import optimizer_version
+from lorif_assets.models.training.optimizer_states import optimizer_version
 
 
 def stale_training_examples(freshness: Freshness) -> StalePartitions:

@@ -10,28 +10,28 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from lorif_assets.attribution.recipe_on_model import longest_input
+from lorif_assets.attribution.recipes.recipe_on_model import longest_input
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sources import Columns
-from lorif_assets.data.columns import usual_ids
+from lorif_assets.data.content.columns import usual_ids
+from lorif_assets.data.content.query_objectives import ScalarRules
 from lorif_assets.data.examples import require_usable, sort_out
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.preview import first_queries, sampled_rows
 from lorif_assets.data.query_files import query_source
-from lorif_assets.data.query_objectives import ScalarRules
-from lorif_assets.data.rejection_reasons import count_reasons, in_words
-from lorif_assets.data.row_ids import naming_column
-from lorif_assets.data.token_rules import TokenRules
-from lorif_assets.data.truncation import LENGTH_IN_WORDS
+from lorif_assets.data.rows.rejection_reasons import count_reasons, in_words
+from lorif_assets.data.rows.row_ids import naming_column
+from lorif_assets.data.tokens.rules import TokenRules
+from lorif_assets.data.tokens.truncation import LENGTH_IN_WORDS
 from lorif_assets.errors import LorifError, SourceError
-from lorif_assets.models.checkpoint_files import CheckpointFiles
-from lorif_assets.models.vocabulary import check_vocabulary, vocabulary_size
+from lorif_assets.models.files.checkpoint_files import CheckpointFiles
+from lorif_assets.models.loading.vocabulary import check_vocabulary, vocabulary_size
 from lorif_assets.project import Project
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from lorif_assets.data.tokenization import TokenizedShard
+    from lorif_assets.data.tokens.tokenization import TokenizedShard
 
 SAMPLE_ROWS = 1_000
 """Rows of a source or query set that are looked at."""
@@ -77,8 +77,8 @@ class ExampleReader:
 
     def read(self, rows: pa.Table, *, are_queries: bool = False) -> "TokenizedShard":
         """Return examples or queries as token ids and labels; those that cannot be are listed with the reason."""
-        from lorif_assets.data.query_terms import tokenized_with_objectives
-        from lorif_assets.data.tokenization import tokenize
+        from lorif_assets.data.tokens.query_terms import tokenized_with_objectives
+        from lorif_assets.data.tokens.tokenization import tokenize
 
         rules = self.rules(are_queries=are_queries)
 

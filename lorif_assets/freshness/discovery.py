@@ -10,7 +10,7 @@ from lorif_assets.errors import SettingsError
 from lorif_assets.evaluation.retraining.subset_names import subsets
 from lorif_assets.freshness.incomplete import LookedCheckpoints, look_at_checkpoints
 from lorif_assets.lake.attribution_tables import CHECKPOINTS
-from lorif_assets.models.checkpoint_files import CheckpointFiles
+from lorif_assets.models.files.checkpoint_files import CheckpointFiles
 from lorif_assets.project import Project
 
 NO_SOURCES = "lorif.toml names no [[sources]]: nothing to attribute to. `lorif init` writes a template"

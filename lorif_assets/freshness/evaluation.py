@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from lorif_assets.attribution.checkpoint_record import CheckpointRecord
-from lorif_assets.attribution.versions import (
+from lorif_assets.attribution.stored.checkpoint_record import CheckpointRecord
+from lorif_assets.attribution.stored.versions import (
     datamodeling_version,
     removal_figures_version,
     source_retrieval_version,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.lake.attribution_tables import CHECKPOINTS
-from lorif_assets.models.checkpoint_files import CheckpointFiles
+from lorif_assets.models.files.checkpoint_files import CheckpointFiles
 from lorif_assets.project import Project
 
 

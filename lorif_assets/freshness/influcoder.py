@@ -5,8 +5,8 @@ Targets keep their sample while its texts exist unchanged, so that new data is e
 
 import polars as pl
 
-from lorif_assets.attribution.checkpoint_record import CheckpointRecord
-from lorif_assets.attribution.versions import (
+from lorif_assets.attribution.stored.checkpoint_record import CheckpointRecord
+from lorif_assets.attribution.stored.versions import (
     embedding_version,
     encoder_score_version,
     encoder_version,

@@ -3,9 +3,9 @@
 import json
 from collections.abc import Callable, Mapping
 
-from lorif_assets.attribution.compared_checkpoints import compared_versions
-from lorif_assets.attribution.stored_factors import stored_factor_versions
-from lorif_assets.attribution.versions import checkpoint_version, refined_version
+from lorif_assets.attribution.checkpoints.compared import compared_versions
+from lorif_assets.attribution.stored.factors import stored_factor_versions
+from lorif_assets.attribution.stored.versions import checkpoint_version, refined_version
 from lorif_assets.lake.attribution_tables import (
     CHECKPOINT_COMPARISONS,
     CHECKPOINTS,

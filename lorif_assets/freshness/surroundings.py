@@ -9,14 +9,14 @@ from typing import Any, Self
 
 from lorif_assets.config.first_settings import FoundSource, Surroundings
 from lorif_assets.config.sources import Columns, Source, SourceFormat
-from lorif_assets.data.columns import guessed_columns, usual_ids
-from lorif_assets.data.delta import BucketedTable
+from lorif_assets.data.content.columns import guessed_columns, usual_ids
 from lorif_assets.data.formats import format_of_suffix, readers
+from lorif_assets.data.formats.delta_buckets import BucketedTable
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.preview import first_rows
-from lorif_assets.data.row_ids import naming_column
+from lorif_assets.data.rows.row_ids import naming_column
 from lorif_assets.errors import LorifError
-from lorif_assets.models.checkpoint_folders import is_whole, list_folders
+from lorif_assets.models.files.checkpoint_folders import is_whole, list_folders
 
 _DEPTH = 3
 _MOST_FOLDERS = 2_000

@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
-from lorif_assets.attribution.active_checkpoints import active_checkpoints, chosen_names
-from lorif_assets.attribution.checkpoint import (
+from lorif_assets.attribution.checkpoints.active import active_checkpoints, chosen_names
+from lorif_assets.attribution.checkpoints.checkpoint import (
     StoredCheckpoint,
     averaged_checkpoints,
     averaged_names,
     current_score_versions,
 )
-from lorif_assets.attribution.checkpoint_record import CheckpointRecord, checkpoint_record
+from lorif_assets.attribution.stored.checkpoint_record import CheckpointRecord, checkpoint_record
 from lorif_assets.config.settings import Settings
 from lorif_assets.data.stored_examples import stored_query_set_hashes, stored_shard_hashes
 from lorif_assets.errors import MismatchError, SettingsError

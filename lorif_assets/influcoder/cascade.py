@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lorif_assets.attribution.checkpoint import LoadedCheckpoint
-from lorif_assets.attribution.precondition_queries import preconditioned_queries
-from lorif_assets.attribution.score_modes import ReadQuerySet
-from lorif_assets.attribution.score_positions import random_positions, scores_at
-from lorif_assets.attribution.score_queries import QueryScores, extreme_count, listed_scores
+from lorif_assets.attribution.checkpoints.checkpoint import LoadedCheckpoint
+from lorif_assets.attribution.queries.precondition_queries import preconditioned_queries
+from lorif_assets.attribution.scores.score_modes import ReadQuerySet
+from lorif_assets.attribution.scores.score_positions import random_positions, scores_at
+from lorif_assets.attribution.scores.score_queries import QueryScores, extreme_count, listed_scores
 from lorif_assets.config.settings import Settings
 from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.influcoder.proposals import proposals
@@ -25,7 +25,7 @@ from lorif_assets.lake.factor_row_groups import scan_bytes
 if TYPE_CHECKING:
     import torch
 
-    from lorif_assets.data.tokenization import TokenizedExample
+    from lorif_assets.data.tokens.tokenization import TokenizedExample
 
 MONITORED_ROWS = 256
 """The least number of examples that the monitor scores, in whole row groups; fewer if there are fewer."""

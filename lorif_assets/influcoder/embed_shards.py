@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from lorif_assets.attribution.versions import embedding_version
+from lorif_assets.attribution.stored.versions import embedding_version
 from lorif_assets.compute.shard_work import Worker
 from lorif_assets.config.influcoder import InflucoderSettings
 from lorif_assets.errors import MismatchError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from lorif_assets.attribution.versions import embedding_index_version
+from lorif_assets.attribution.stored.versions import embedding_index_version
 from lorif_assets.config.influcoder import InflucoderSettings
 from lorif_assets.errors import TableError
 from lorif_assets.influcoder.extra import require_faiss

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lorif_assets.attribution.stored_factors import StoredFactors
+from lorif_assets.attribution.stored.factors import StoredFactors
 from lorif_assets.config.influcoder import InflucoderSettings
 from lorif_assets.influcoder.nearest import approximately_nearest
 from lorif_assets.influcoder.stored import StoredEncoder, in_order_of, shard_embeddings

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from lorif_assets.attribution.checkpoint_record import CheckpointRecord
-from lorif_assets.attribution.versions import embedding_version, encoder_version
+from lorif_assets.attribution.stored.checkpoint_record import CheckpointRecord
+from lorif_assets.attribution.stored.versions import embedding_version, encoder_version
 from lorif_assets.config.influcoder import InflucoderSettings
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import Settings

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lorif_assets.attribution.checkpoint import AttributedCheckpoint
-from lorif_assets.attribution.model import AttributedModel
-from lorif_assets.attribution.precondition_queries import preconditioned_queries
+from lorif_assets.attribution.checkpoints.checkpoint import AttributedCheckpoint
+from lorif_assets.attribution.checkpoints.model import AttributedModel
+from lorif_assets.attribution.queries.precondition_queries import preconditioned_queries
 from lorif_assets.config.influcoder import InflucoderSettings
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.errors import LorifError, MismatchError
@@ -13,7 +13,7 @@ from lorif_assets.errors import LorifError, MismatchError
 if TYPE_CHECKING:
     import torch
 
-    from lorif_assets.data.tokenization import TokenizedExample
+    from lorif_assets.data.tokens.tokenization import TokenizedExample
 
 _ANCHORS_AT_ONCE = 64
 

@@ -8,11 +8,11 @@ from typing import Any
 import polars as pl
 
 from lorif_assets.config.methods import METHODS, MethodName
-from lorif_assets.data.conversations import Conversation
+from lorif_assets.data.chats.conversations import Conversation
+from lorif_assets.data.content.query_objectives import SCALAR
+from lorif_assets.data.content.scalars import require_unchanged
+from lorif_assets.data.content.weighted_sets import WEIGHTED, member_rows
 from lorif_assets.data.passages import Part, passage_metadata, passage_parts, passage_text
-from lorif_assets.data.query_objectives import SCALAR
-from lorif_assets.data.scalars import require_unchanged
-from lorif_assets.data.weighted_sets import WEIGHTED, member_rows
 from lorif_assets.errors import NotStoredError
 from lorif_assets.lake.attribution_tables import CHECKPOINTS, EXAMPLE_CONTENT, QUERY_EXAMPLES, QUERY_SUMMARIES
 from lorif_assets.lake.evaluation_tables import METHOD_COSTS

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lorif_assets.attribution.stored_rankings import rows_beside_scores
+from lorif_assets.attribution.scores.stored_rankings import rows_beside_scores
 from lorif_assets.lake.attribution_tables import EXACT_SCORES
 from lorif_assets.lake.lake import Lake
 

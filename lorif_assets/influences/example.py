@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from lorif_assets.attribution.score_rows import EVERY, HIGHEST
+from lorif_assets.attribution.scores.score_rows import EVERY, HIGHEST
 from lorif_assets.data.passages import Part, passage_metadata, passage_parts
 from lorif_assets.errors import NotStoredError
 from lorif_assets.influences.catalogue import query_contents, scored_checkpoints

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from lorif_assets.attribution.stored_rankings import Ranking, stored_score_version
+from lorif_assets.attribution.scores.stored_rankings import Ranking, stored_score_version
 from lorif_assets.data.passages import passage_metadata, passages
 from lorif_assets.errors import NotStoredError, SettingsError
 from lorif_assets.influences.listing import MOST_READ

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from lorif_assets.attribution.stored_rankings import Ranking
+from lorif_assets.attribution.scores.stored_rankings import Ranking
 from lorif_assets.data.passages import passage_text, passages
 from lorif_assets.errors import NotStoredError
 from lorif_assets.influences.catalogue import ScoredQuery, scored_checkpoints, scored_query

@@ -2,9 +2,9 @@
 
 import json
 
-from lorif_assets.attribution.checkpoint_record import checkpoint_record
-from lorif_assets.attribution.curvatures import curvature_of
-from lorif_assets.attribution.versions import averaged_version, score_version
+from lorif_assets.attribution.stored.checkpoint_record import checkpoint_record
+from lorif_assets.attribution.stored.curvatures import curvature_of
+from lorif_assets.attribution.stored.versions import averaged_version, score_version
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.data.stored_examples import stored_query_set_hashes, stored_shard_hashes
 from lorif_assets.errors import MismatchError

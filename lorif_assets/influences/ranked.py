@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from lorif_assets.attribution.score_rows import EVERY, HIGHEST, LOWEST
-from lorif_assets.attribution.stored_rankings import Ranking, check_ranking, stored_ranking
+from lorif_assets.attribution.scores.score_rows import EVERY, HIGHEST, LOWEST
+from lorif_assets.attribution.scores.stored_rankings import Ranking, check_ranking, stored_ranking
 from lorif_assets.config.methods import MethodName
 from lorif_assets.errors import NotStoredError
 from lorif_assets.influences.catalogue import ScoredQuery, scored_methods

@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 
 from lorif_assets.attribution.ask import ModelCache, attributed_checkpoint
-from lorif_assets.attribution.checkpoint import StoredCheckpoint
-from lorif_assets.attribution.curvatures import curvature_of
+from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.stored.curvatures import curvature_of
 from lorif_assets.data.formats.reader import ShardSlice
 from lorif_assets.data.near_duplicates import FirstTexts
 from lorif_assets.data.passages import passage_metadata, whole_text

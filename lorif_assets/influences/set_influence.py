@@ -9,8 +9,8 @@ import polars as pl
 from jaxtyping import Float
 
 from lorif_assets.attribution.ask import ModelCache, score_questions
-from lorif_assets.attribution.checkpoint import StoredCheckpoint
-from lorif_assets.attribution.score_rows import MOST_PAIRS
+from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.scores.score_rows import MOST_PAIRS
 from lorif_assets.data.passages import passage_text
 from lorif_assets.errors import NotStoredError, SettingsError
 from lorif_assets.evaluation.methods.lexical import LexicalIndex

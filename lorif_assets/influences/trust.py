@@ -7,11 +7,11 @@ from enum import StrEnum
 
 import polars as pl
 
-from lorif_assets.attribution.learned_by_heart import REMEDY, learned_by_heart
+from lorif_assets.attribution.checkpoints.learned_by_heart import REMEDY, learned_by_heart
 from lorif_assets.config.methods import MethodName
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.data.rejected import rejected_counts
-from lorif_assets.data.rejection_reasons import rows_set_aside
+from lorif_assets.data.rows.rejected import rejected_counts
+from lorif_assets.data.rows.rejection_reasons import rows_set_aside
 from lorif_assets.evaluation.figures import MEAN
 from lorif_assets.influences.out_of_date import changed_since, up_to_date_by
 from lorif_assets.lake.attribution_tables import KFAC_BASES, QUERY_SUMMARIES, TRAINING_EXAMPLES

@@ -11,17 +11,25 @@ from typing import TYPE_CHECKING
 from lorif_assets.config.limits import CheckpointLimits
 from lorif_assets.errors import CheckpointError
 from lorif_assets.lake.partition_names import partition_name, partition_names
-from lorif_assets.models.adapted_model import Track, adapted_model, adapted_skeleton, sharing_copy
-from lorif_assets.models.adapter_files import base_folder
-from lorif_assets.models.checkpoint_files import CheckpointFiles
-from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, list_folders
-from lorif_assets.models.descriptions import refuse_growing_texts, refuse_large, refuse_many_layers, refused_in_words
 from lorif_assets.models.device_map import spread_over
 from lorif_assets.models.devices import DeviceGroup
-from lorif_assets.models.fine_tunes import tokenizer_of, trained_from
-from lorif_assets.models.gguf import gguf_loading
-from lorif_assets.models.model_class import language_model_class, refuse_other_task
-from lorif_assets.models.quantization import (
+from lorif_assets.models.files.adapter_files import base_folder
+from lorif_assets.models.files.checkpoint_files import CheckpointFiles
+from lorif_assets.models.files.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, list_folders
+from lorif_assets.models.files.descriptions import (
+    refuse_growing_texts,
+    refuse_large,
+    refuse_many_layers,
+    refused_in_words,
+)
+from lorif_assets.models.files.fine_tunes import tokenizer_of, trained_from
+from lorif_assets.models.files.gguf import gguf_loading
+from lorif_assets.models.files.tokenizer_files import TOKENIZER_FILES, gguf_tokenizer, has_tokenizer
+from lorif_assets.models.files.unread_weights import unread_notes
+from lorif_assets.models.files.weight_names import loading_by_name
+from lorif_assets.models.loading.adapted_model import Track, adapted_model, adapted_skeleton, sharing_copy
+from lorif_assets.models.loading.model_class import language_model_class, refuse_other_task
+from lorif_assets.models.loading.quantization import (
     dequantised,
     device_map_of,
     for_gradients,
@@ -29,11 +37,8 @@ from lorif_assets.models.quantization import (
     refuse_unsupported_quantization,
     with_gradients,
 )
-from lorif_assets.models.small_copy import SmallCopy, small_copy
-from lorif_assets.models.tokenizer_files import TOKENIZER_FILES, gguf_tokenizer, has_tokenizer
-from lorif_assets.models.unmatched_weights import refuse_unmatched
-from lorif_assets.models.unread_weights import unread_notes
-from lorif_assets.models.weight_names import loading_by_name
+from lorif_assets.models.loading.small_copy import SmallCopy, small_copy
+from lorif_assets.models.loading.unmatched_weights import refuse_unmatched
 from lorif_assets.scratch_folders import scratch_folder
 
 if TYPE_CHECKING:

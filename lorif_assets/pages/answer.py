@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from lorif_assets.attribution.score_rows import LOWEST
+from lorif_assets.attribution.scores.score_rows import LOWEST
 from lorif_assets.pages.environment import page_environment
 from lorif_assets.pages.passages import WITHDRAWN
 

@@ -10,7 +10,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from lorif_assets.attribution.stored_rankings import Ranking
+from lorif_assets.attribution.scores.stored_rankings import Ranking
 from lorif_assets.data.near_duplicates import near_duplicates
 from lorif_assets.data.passages import passage_metadata
 from lorif_assets.pages.answer import opponents, proponents

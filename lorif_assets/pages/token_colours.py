@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from lorif_assets.attribution.token_rows import EXAMPLE, QUERY
+from lorif_assets.attribution.pairs.token_rows import EXAMPLE, QUERY
 
 LEVELS = 5
 MOST_TOKENS = 1_500

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorif_assets.attribution.checkpoint import StoredCheckpoint
-from lorif_assets.attribution.checkpoint_record import checkpoint_record
-from lorif_assets.attribution.measured_width import WidthTrial
+from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.fitting.measured_width import WidthTrial
+from lorif_assets.attribution.stored.checkpoint_record import checkpoint_record
 from lorif_assets.automation.withdrawal import removed_shards, withdraw
 from lorif_assets.errors import LorifError, MismatchError, SourceError
 from lorif_assets.freshness.discovery import discover
@@ -344,7 +344,8 @@ def test_a_width_that_was_measured_is_frozen_with_the_bases_and_all_that_follows
     shared = {"max_factor": 64, "bytes_per_example": 200, "factor_dtype": "sign"}
     trials = (WidthTrial(8, 100, 0.75), WidthTrial(512, 100, 0.5))
     monkeypatch.setattr(
-        "lorif_assets.attribution.fit_stored_bases.at_measured_width", lambda model, *_: (model.at_width(8), trials)
+        "lorif_assets.attribution.fitting.fit_stored_bases.at_measured_width",
+        lambda model, *_: (model.at_width(8), trials),
     )
     measured = project.with_settings(recipe={"max_width": "auto", **shared})
     measured.update()

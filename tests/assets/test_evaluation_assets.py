@@ -9,8 +9,8 @@ import torch
 from scipy.stats import spearmanr
 
 from lorif_assets.assets.graph import ASSETS, EVALUATION
-from lorif_assets.attribution.checkpoint_record import checkpoint_record
-from lorif_assets.attribution.curvatures import curvature_of
+from lorif_assets.attribution.stored.checkpoint_record import checkpoint_record
+from lorif_assets.attribution.stored.curvatures import curvature_of
 from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.config.methods import MethodName, default_methods
 from lorif_assets.errors import LorifError
@@ -208,7 +208,7 @@ def test_lorifs_scores_are_those_that_query_scores_lists(evaluated):
 
 def test_gradient_methods_agree_with_gradients_taken_one_by_one(evaluated):
     """Dot products and cosines against a plain computation with the model's own projected gradients."""
-    from lorif_assets.attribution.checkpoint import StoredCheckpoint
+    from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
     from lorif_assets.evaluation.methods.inputs import MethodInputs
 
     project, scored = evaluated.project, matrices(evaluated)

@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lorif_assets.attribution.factor_rows import factor_rows
-from lorif_assets.attribution.model import AttributedModel
-from lorif_assets.attribution.stored_factors import stored_factor_versions
-from lorif_assets.data.tokenization import TokenizedShard
+from lorif_assets.attribution.checkpoints.model import AttributedModel
+from lorif_assets.attribution.factors.factor_rows import factor_rows
+from lorif_assets.attribution.stored.factors import stored_factor_versions
+from lorif_assets.data.tokens.tokenization import TokenizedShard
 from lorif_assets.errors import LorifError, MismatchError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, REJECTED, TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
@@ -160,7 +160,7 @@ def test_a_run_that_dies_keeps_the_shards_it_finished_and_the_next_one_goes_on(
         return factor_rows(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr("lorif_assets.attribution.build_factors.factor_rows", dies_at_the_second)
+        patch.setattr("lorif_assets.attribution.factors.build_factors.factor_rows", dies_at_the_second)
         with pytest.raises(KeyboardInterrupt):
             project.run("gradient_factors", *KEYS)
     killed = files(project.lake)

@@ -12,7 +12,7 @@ from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import AttributionAsset, Input
 from lorif_assets.assets.graph import ASSETS, EVALUATION, GRAPH, assets_in_use
 from lorif_assets.assets.preconditioners import PRECONDITIONERS
-from lorif_assets.attribution.curvatures import CURVATURES
+from lorif_assets.attribution.stored.curvatures import CURVATURES
 from lorif_assets.lake.attribution_tables import PRECONDITIONER_TABLES
 from tests.conftest import TinyProject
 

@@ -12,7 +12,7 @@ import pytest
 
 from lorif_assets.api.status import project_status
 from lorif_assets.assets import influence_targets
-from lorif_assets.attribution.versions import encoder_version
+from lorif_assets.attribution.stored.versions import encoder_version
 from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.automation.withdrawal import withdraw
 from lorif_assets.checks import held_out_texts_are_apart
@@ -492,7 +492,7 @@ def test_mlflow_has_the_loss_curve_and_the_encoder_as_a_model(project: TinyProje
 
 def test_as_a_method_of_the_evaluation_it_scores_every_pair_as_its_table_does(built: TinyProject) -> None:
 
-    from lorif_assets.attribution.checkpoint import StoredCheckpoint
+    from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
     from lorif_assets.evaluation.methods.influcoder import influcoder_scores
     from lorif_assets.evaluation.methods.inputs import MethodInputs
 

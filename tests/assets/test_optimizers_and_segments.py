@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorif_assets.attribution.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
 from lorif_assets.errors import LorifError
 from lorif_assets.lake.attribution_tables import KFAC_BASES, QUERY_SUMMARIES
 from lorif_assets.mathematics.curvature.ekfac import KroneckerPreconditioner

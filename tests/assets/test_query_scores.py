@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 import torch
 
-from lorif_assets.attribution.checkpoint import StoredCheckpoint
-from lorif_assets.attribution.checkpoint_record import checkpoint_record
-from lorif_assets.attribution.score_queries import score_queries
+from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.scores.score_queries import score_queries
+from lorif_assets.attribution.stored.checkpoint_record import checkpoint_record
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.errors import LorifError, MismatchError, SourceError
 from lorif_assets.lake.attribution_tables import (

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import lorif_assets
-from lorif_assets.attribution.checkpoint import StoredCheckpoint
-from lorif_assets.attribution.stored_rankings import stored_ranking
+from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.scores.stored_rankings import stored_ranking
 from lorif_assets.errors import MismatchError, SettingsError
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, RELATIVE_SCORES
 from lorif_assets.pages.report.assembly import assemble

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from transformers import AutoTokenizer
 
 from lorif_assets.attribution.ask import ModelCache, score_completion
-from lorif_assets.attribution.checkpoint_record import checkpoint_record
-from lorif_assets.attribution.score_averaging import ShardScores, averaged_scores
+from lorif_assets.attribution.scores.score_averaging import ShardScores, averaged_scores
+from lorif_assets.attribution.stored.checkpoint_record import checkpoint_record
 from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import Settings

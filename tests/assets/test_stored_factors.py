@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from lorif_assets.attribution.checkpoint_record import CheckpointRecord, checkpoint_record
-from lorif_assets.attribution.stored_factors import StoredFactors, stored_factors
+from lorif_assets.attribution.stored.checkpoint_record import CheckpointRecord, checkpoint_record
+from lorif_assets.attribution.stored.factors import StoredFactors, stored_factors
 from lorif_assets.errors import MismatchError, TableError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
 from lorif_assets.lake.lake import FactorFile
@@ -107,7 +107,7 @@ def test_a_shard_in_several_files_is_refused(private_project: TinyProject) -> No
 @pytest.mark.parametrize("values", [[b"1234", None], [b"123", b"12345"], [None, b"1234"]])
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
 def test_missing_or_uneven_values_are_refused(tiny_project: TinyProject, values: list[Any], kind: pa.DataType) -> None:
-    from lorif_assets.attribution.stored_factors import _value_bytes
+    from lorif_assets.attribution.stored.factors import _value_bytes
 
     sound, odd = (pa.record_batch({LAYER: pa.array(rows, kind)}) for rows in ([b"1234", b"5678"], values))
     pieces = [(FactorFile("sound", "0.parquet", 2), sound), (FactorFile("odd", "1.parquet", 2), odd)]
@@ -120,7 +120,7 @@ def test_missing_or_uneven_values_are_refused(tiny_project: TinyProject, values:
 
 
 def test_shards_that_another_program_wrote_with_shorter_offsets_join_the_others() -> None:
-    from lorif_assets.attribution.stored_factors import _joined
+    from lorif_assets.attribution.stored.factors import _joined
 
     kinds = (pa.large_binary(), pa.binary(), pa.large_binary())
     batches = [
@@ -131,7 +131,7 @@ def test_shards_that_another_program_wrote_with_shorter_offsets_join_the_others(
 
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
 def test_values_are_read_from_any_part_of_a_column(kind: pa.DataType) -> None:
-    from lorif_assets.attribution.stored_factors import _value_bytes
+    from lorif_assets.attribution.stored.factors import _value_bytes
 
     batch = pa.record_batch({LAYER: pa.array([b"ab", b"cd", b"ef", b"gh"], kind)}).slice(1, 2)
     values = _value_bytes(batch, LAYER, [(FactorFile(SHARDS[0], "part.parquet", 2), batch)])

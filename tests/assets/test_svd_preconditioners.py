@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 import torch
 
-from lorif_assets.attribution.checkpoint_record import checkpoint_record
-from lorif_assets.attribution.stored_factors import StoredFactors, stored_factors
+from lorif_assets.attribution.stored.checkpoint_record import checkpoint_record
+from lorif_assets.attribution.stored.factors import StoredFactors, stored_factors
 from lorif_assets.errors import MismatchError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, SVD_PRECONDITIONERS
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.attribution.checkpoints.model import AttributedModel
 from lorif_assets.errors import LorifError
 from lorif_assets.lake.attribution_tables import KFAC_BASES, REJECTED, TRAINING_EXAMPLES
 from lorif_assets.mathematics.gradients.collector import GradientCollector, TokenBatch

@@ -9,7 +9,7 @@ import pytest
 from dagster import DagsterRunStatus
 
 from lorif_assets.assets.graph import ASSETS
-from lorif_assets.attribution import build_factors
+from lorif_assets.attribution.factors import build_factors
 from lorif_assets.automation.materialization import AssetUpdate, bring_up_to_date
 from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.automation.sensors import automation_definitions

@@ -25,8 +25,8 @@ from lorif_assets.lake.attribution_tables import (
     SVD_PRECONDITIONERS,
     TRAINING_EXAMPLES,
 )
-from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.models.files.checkpoint_files import CheckpointFiles
 from lorif_assets.pages.terminal import print_influences
 from tests.cli.conftest import Lorif
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject

@@ -326,7 +326,7 @@ def test_the_memory_of_the_first_batch_is_said_by_its_parts(diagnosis: Diagnosis
 def test_a_checkpoint_that_does_not_fit_is_a_fault_with_what_helps(
     diagnosis: Diagnosis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lorif_assets.attribution.memory_verdict.free_memory", lambda devices: 100_000)
+    monkeypatch.setattr("lorif_assets.attribution.recipes.memory_verdict.free_memory", lambda devices: 100_000)
     sound, said = diagnosis()
     assert not sound
     assert "the checkpoint 'step-000200' does not fit cpu: its gradient factors would take about" in " ".join(

@@ -13,8 +13,8 @@ from lorif_assets.cli.doctor import diagnose
 from lorif_assets.config.settings import load_settings
 from lorif_assets.errors import LorifError
 from lorif_assets.evaluation.retraining.training_recipe import imported_trainer
-from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.models.files.checkpoint_files import CheckpointFiles
 from tests.conftest import CHECKPOINTS, QUERY_SET, TinyProject
 
 CHAT = [{"role": "user", "content": "the with statement"}, {"role": "assistant", "content": " opens a file"}]

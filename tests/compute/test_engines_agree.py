@@ -128,7 +128,7 @@ def test_each_worker_loads_its_model_once_for_all_shards(
 def test_a_shard_that_fails_on_a_worker_keeps_the_others(
     engine: PickledEngine, private_project: TinyProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lorif_assets.attribution import build_factors
+    from lorif_assets.attribution.factors import build_factors
 
     compute = build_factors.factor_rows
 

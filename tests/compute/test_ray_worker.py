@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 
-from lorif_assets.attribution.opened_checkpoint import CheckpointOpening
+from lorif_assets.attribution.checkpoints.opened import CheckpointOpening
 from lorif_assets.compute.ray_worker import _packed, _unpacked
 from lorif_assets.errors import UnsoundQueryError
 from lorif_assets.models.checkpoints import HeldBase
@@ -45,7 +45,7 @@ def test_a_base_model_in_memory_is_not_sent() -> None:
 
 
 def test_a_checkpoint_can_be_opened_from_what_was_pickled(tiny_project) -> None:
-    from lorif_assets.attribution.checkpoint import StoredCheckpoint
+    from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
     from tests.conftest import CHECKPOINTS
 
     stored = StoredCheckpoint.read(tiny_project.lake, CHECKPOINTS[0], tiny_project.settings.recipe)

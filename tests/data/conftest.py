@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from lorif_assets.data.labels import LabelledTokens, with_loss_on
+from lorif_assets.data.content.labels import LabelledTokens, with_loss_on
 
 LINES = ["hello world", "the quick brown fox", "how are you today", "the answer is the question"]
 SPECIAL_TOKENS = ["<s>", "</s>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"]

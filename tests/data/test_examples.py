@@ -15,7 +15,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lorif_assets.config.sources import Columns, Source
-from lorif_assets.data.conversations import Conversation
+from lorif_assets.data.chats.conversations import Conversation
 from lorif_assets.data.examples import NormalisedShard, normalise
 from lorif_assets.data.formats.reader import MalformedRow, RawShard
 from lorif_assets.data.shards import list_shards, read_shard

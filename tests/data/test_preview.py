@@ -8,11 +8,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from lorif_assets.config.sources import Columns, Source
+from lorif_assets.data.content.labels import NO_LOSS
+from lorif_assets.data.content.query_objectives import NO_SCALARS
 from lorif_assets.data.formats.reader import MalformedRow, RawShard
-from lorif_assets.data.labels import NO_LOSS
 from lorif_assets.data.preview import Piece, first_queries, first_rows, pieces, preview_rows
-from lorif_assets.data.query_objectives import NO_SCALARS
-from lorif_assets.data.token_rules import TokenRules
+from lorif_assets.data.tokens.rules import TokenRules
 from tests.data.conftest import make_tokenizer
 from tests.data.tokenizers import byte_level
 

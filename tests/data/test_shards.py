@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorif_assets.config.sources import Columns, Source, SourceFormat
-from lorif_assets.data.delta import BucketedTable
+from lorif_assets.data.formats.delta_buckets import BucketedTable
 from lorif_assets.data.formats.reader import ShardSlice
 from lorif_assets.data.shards import list_shards, read_shard, read_source, survey
 from lorif_assets.errors import SourceError

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lorif_assets.attribution.versions import datamodeling_version
+from lorif_assets.attribution.stored.versions import datamodeling_version
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.evaluation.ekfac_agreement import agreement_figures
 from lorif_assets.evaluation.methods.evaluated_scores import EvaluatedScores

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lorif_assets.attribution.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
 from lorif_assets.errors import MismatchError
 from lorif_assets.evaluation.methods.inputs import MethodInputs
 from lorif_assets.evaluation.retraining.subset_retraining import SubsetRetraining

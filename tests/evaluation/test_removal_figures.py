@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from lorif_assets.attribution.versions import removal_figures_version
+from lorif_assets.attribution.stored.versions import removal_figures_version
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.evaluation.methods.evaluated_scores import EvaluatedScores
 from lorif_assets.evaluation.removal_figures import removal_figures

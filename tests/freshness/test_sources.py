@@ -10,7 +10,7 @@ from deltalake import DeltaTable, write_deltalake
 from lorif_assets.automation.withdrawal import removed_shards, withdraw
 from lorif_assets.config.settings import Settings
 from lorif_assets.config.sources import Columns, Source
-from lorif_assets.data.delta import BucketedTable
+from lorif_assets.data.formats.delta_buckets import BucketedTable
 from lorif_assets.data.shards import survey
 from lorif_assets.freshness.sources import stale_shards
 from lorif_assets.freshness.stale import MISSING

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lorif_assets.assets.graph import ASSETS
-from lorif_assets.attribution.curvatures import curvature_of
+from lorif_assets.attribution.stored.curvatures import curvature_of
 from lorif_assets.errors import LorifError, SettingsError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, QUERY_SCORES
 from tests.config.test_recipe import FIELDS, SVD_FIELDS

@@ -71,7 +71,7 @@ class ReaderProcess:
 
 
 def _serve(connection: Connection) -> None:
-    from lorif_assets.data import tokenization  # noqa: F401
+    from lorif_assets.data.tokens import tokenization  # noqa: F401
     from lorif_assets.models import checkpoints  # noqa: F401
 
     silence = os.open(os.devnull, os.O_WRONLY)

@@ -3,8 +3,8 @@
 import pyarrow as pa
 import pytest
 
+from lorif_assets.data.content.query_objectives import ScalarRules
 from lorif_assets.data.passages import Part
-from lorif_assets.data.query_objectives import ScalarRules
 from lorif_assets.data.questions import row_question
 from lorif_assets.errors import MismatchError, NotStoredError
 from lorif_assets.influences.catalogue import (

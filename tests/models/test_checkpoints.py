@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lorif_assets.errors import CheckpointError
-from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup
-from lorif_assets.models.vocabulary import check_vocabulary, vocabulary_size
+from lorif_assets.models.files.checkpoint_files import CheckpointFiles
+from lorif_assets.models.loading.vocabulary import check_vocabulary, vocabulary_size
 from tests.conftest import CHECKPOINTS, TinyProject
 
 CPU = DeviceGroup.of("cpu")

@@ -16,7 +16,7 @@ import dagster as dg
 import psutil
 
 from lorif_assets.assets.graph import ASSETS, GRAPH
-from lorif_assets.attribution.vacuum import delete, superseded_files
+from lorif_assets.attribution.stored.vacuum import delete, superseded_files
 from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.automation.superseded_runs import delete_runs, superseded_runs
 from lorif_assets.checks import CHECKS

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.fs as pafs
 import pytest
 
-from lorif_assets.attribution.vacuum import superseded_files
+from lorif_assets.attribution.stored.vacuum import superseded_files
 from lorif_assets.errors import DamagedLakeError, LorifError, StoreError
 from lorif_assets.lake.attribution_tables import CHECKPOINTS, GRADIENT_FACTORS
 from lorif_assets.lake.damage import notes

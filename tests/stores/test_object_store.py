@@ -22,7 +22,7 @@ from lorif_assets.errors import CheckpointError, LorifError, SourceError, StoreE
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, REPORTS
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.devices import DeviceGroup
-from lorif_assets.models.store_checkpoints import ObjectStoreCheckpoints
+from lorif_assets.models.places.store_checkpoints import ObjectStoreCheckpoints
 from lorif_assets.project import Project
 from lorif_assets.stores import object_store as stores
 from lorif_assets.stores.object_store import ObjectStore

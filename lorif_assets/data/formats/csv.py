@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from lorif_assets.config.limits import MIB, ReadLimits
 from lorif_assets.config.sources import SourceFormat
-from lorif_assets.data.columns import refuse_repeated_columns
+from lorif_assets.data.content.columns import refuse_repeated_columns
 from lorif_assets.data.formats.compression import beginning, opened, with_compressed
 from lorif_assets.data.formats.contents import refuse_binary
 from lorif_assets.data.formats.limits import beyond, bounded_lines, refuse_large, refuse_many

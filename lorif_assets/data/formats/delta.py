@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from lorif_assets.config.sources import Source, SourceFormat
-from lorif_assets.data.columns import require_columns
-from lorif_assets.data.delta import BucketedTable
-from lorif_assets.data.delta_changes import Changes, bucket_sizes, incremental_changes
+from lorif_assets.data.content.columns import require_columns
+from lorif_assets.data.formats.delta_buckets import BucketedTable
+from lorif_assets.data.formats.delta_changes import Changes, bucket_sizes, incremental_changes
 from lorif_assets.data.formats.limits import refuse_many
 from lorif_assets.data.formats.paths import is_remote
 from lorif_assets.data.formats.reader import RawShard, Reader, ShardSlice, SourceFile, state_of, version_of

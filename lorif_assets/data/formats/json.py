@@ -25,7 +25,7 @@ from lorif_assets.data.formats.reader import (
     shard_of_objects,
     slices_of,
 )
-from lorif_assets.data.json_values import DEEPEST, NestedTooDeepError, refuse_too_deep, unrepeated
+from lorif_assets.data.rows.json_values import DEEPEST, NestedTooDeepError, refuse_too_deep, unrepeated
 from lorif_assets.errors import SourceError
 
 _WINDOW = 1 << 20

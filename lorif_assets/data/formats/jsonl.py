@@ -25,7 +25,7 @@ from lorif_assets.data.formats.reader import (
     shard_of_objects,
     slices_of,
 )
-from lorif_assets.data.json_values import RepeatedKeyError, parsed_json
+from lorif_assets.data.rows.json_values import RepeatedKeyError, parsed_json
 from lorif_assets.errors import SourceError
 
 _LONGEST_FIRST_LINE = 1 << 20

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from lorif_assets.config.limits import GIB, MIB, ReadLimits
 from lorif_assets.data.formats.limits import beyond, refuse_many
-from lorif_assets.data.json_values import DEEPEST
+from lorif_assets.data.rows.json_values import DEEPEST
 from lorif_assets.errors import SourceError
 
 _END = struct.Struct("<I4s")

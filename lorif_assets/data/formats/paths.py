@@ -12,9 +12,9 @@ from typing import TypeVar
 from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.formats import format_of_suffix, known_suffixes, readers
 from lorif_assets.data.formats.contents import advice
+from lorif_assets.data.formats.hub_selection import hub_errors, selected
 from lorif_assets.data.formats.lakehouse_tables import TableFolder, table_among, table_around
 from lorif_assets.data.formats.reader import SourceFile
-from lorif_assets.data.hub_selection import hub_errors, selected
 from lorif_assets.errors import SourceError, StoreError
 from lorif_assets.hub.names import is_hub_name
 from lorif_assets.lake.partition_names import partition_names

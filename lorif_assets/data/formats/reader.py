@@ -12,8 +12,8 @@ import pyarrow as pa
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.limits import ReadLimits
 from lorif_assets.config.sources import Source, SourceFormat
-from lorif_assets.data.delta_changes import Changes
-from lorif_assets.data.hub_selection import hub_errors
+from lorif_assets.data.formats.delta_changes import Changes
+from lorif_assets.data.formats.hub_selection import hub_errors
 from lorif_assets.errors import SourceError, StoreError
 from lorif_assets.hub.names import HubName, is_hub_name
 from lorif_assets.hub.snapshots import snapshot_of

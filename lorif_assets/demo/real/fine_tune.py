@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorif_assets.data.chat import encode_conversations
-from lorif_assets.data.conversations import Conversation
-from lorif_assets.data.labels import LabelledTokens
+from lorif_assets.data.chats.conversations import Conversation
+from lorif_assets.data.content.labels import LabelledTokens
+from lorif_assets.data.tokens.chat import encode_conversations
 from lorif_assets.demo.real.chats import Chat
 from lorif_assets.demo.training import has_bfloat16_products
 from lorif_assets.errors import SourceError

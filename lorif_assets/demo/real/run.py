@@ -26,7 +26,7 @@ from lorif_assets.errors import CheckpointError
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, REPORTS
 from lorif_assets.lake.evaluation_tables import EVALUATION_REPORTS
-from lorif_assets.models.gguf import check_gguf
+from lorif_assets.models.files.gguf import check_gguf
 from lorif_assets.pages.terminal import print_influences
 from lorif_assets.project import Project
 

@@ -2,7 +2,7 @@
 
 import time
 
-from lorif_assets.attribution.curvatures import curvature_of
+from lorif_assets.attribution.stored.curvatures import curvature_of
 from lorif_assets.config.recipe import TOKEN_FIELDS, Recipe
 from lorif_assets.evaluation.methods.dense_gradients import refuse_large_layers
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lorif_assets.attribution.gradient_room import layer_groups
-from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.attribution.checkpoints.model import AttributedModel
+from lorif_assets.attribution.recipes.gradient_room import layer_groups
 from lorif_assets.config.sections import BatchSettings
-from lorif_assets.data.tokenization import TokenizedExample
+from lorif_assets.data.tokens.tokenization import TokenizedExample
 from lorif_assets.errors import SettingsError
 from lorif_assets.mathematics.gradients.collector import GradientCollector
 from lorif_assets.models.free_memory import host_memory

@@ -14,7 +14,7 @@ from lorif_assets.scratch_folders import scratch_folder
 if TYPE_CHECKING:
     import torch
 
-    from lorif_assets.data.tokenization import TokenizedExample
+    from lorif_assets.data.tokens.tokenization import TokenizedExample
 
 _NAME = MethodName.EKFAC.value
 _MOST_QUERY_NUMBERS = (2 << 30) // 4

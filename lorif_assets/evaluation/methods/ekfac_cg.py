@@ -4,10 +4,10 @@ import time
 
 import numpy as np
 
-from lorif_assets.attribution.exact_influence import exact_scores, solver_tokens
-from lorif_assets.attribution.whole_gradients import WholeGradients, unprojected
+from lorif_assets.attribution.exact.exact_influence import exact_scores, solver_tokens
+from lorif_assets.attribution.fitting.whole_gradients import WholeGradients, unprojected
 from lorif_assets.config.exact_scores import ExactScoreSettings
-from lorif_assets.data.tokenization import n_tokens
+from lorif_assets.data.tokens.tokenization import n_tokens
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.progress import Progress
 

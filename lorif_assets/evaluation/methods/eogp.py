@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from lorif_assets.attribution.cost import stored_bytes_per_example
-from lorif_assets.attribution.whole_gradients import WholeGradients, inverse_bytes, unprojected
+from lorif_assets.attribution.fitting.whole_gradients import WholeGradients, inverse_bytes, unprojected
+from lorif_assets.attribution.forecast.cost import stored_bytes_per_example
 from lorif_assets.errors import SettingsError
 from lorif_assets.evaluation.methods.dense_gradients import dense_gradients, dense_groups, refuse_large_layers
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores

@@ -8,9 +8,13 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float32
 
-from lorif_assets.attribution.checkpoint import StoredCheckpoint, averaged_checkpoints, current_score_versions
-from lorif_assets.attribution.checkpoint_record import CheckpointRecord
-from lorif_assets.attribution.versions import ledger_version
+from lorif_assets.attribution.checkpoints.checkpoint import (
+    StoredCheckpoint,
+    averaged_checkpoints,
+    current_score_versions,
+)
+from lorif_assets.attribution.stored.checkpoint_record import CheckpointRecord
+from lorif_assets.attribution.stored.versions import ledger_version
 from lorif_assets.compute.shard_work import Step, Worker, Workers
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.methods import METHODS, MethodName, Need

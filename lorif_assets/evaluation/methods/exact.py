@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float32
 
-from lorif_assets.attribution.score_rows import HIGHEST, LOWEST
-from lorif_assets.attribution.stored_rankings import stored_score_version
+from lorif_assets.attribution.scores.score_rows import HIGHEST, LOWEST
+from lorif_assets.attribution.scores.stored_rankings import stored_score_version
 from lorif_assets.errors import MismatchError, SettingsError
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.evaluation.methods.lorif import lorif_scores

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from lorif_assets.data.tokenization import TokenizedExample, n_tokens
+from lorif_assets.data.tokens.tokenization import TokenizedExample, n_tokens
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.progress import Progress
 

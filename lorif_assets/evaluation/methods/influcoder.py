@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from lorif_assets.attribution.stored_factors import stored_factors
+from lorif_assets.attribution.stored.factors import stored_factors
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.influcoder.proposals import encoder_similarities

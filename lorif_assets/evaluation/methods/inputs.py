@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32
 
-from lorif_assets.attribution.model import AttributedModel
-from lorif_assets.attribution.sound_examples import NOT_FINITE
+from lorif_assets.attribution.checkpoints.model import AttributedModel
+from lorif_assets.attribution.factors.sound_examples import NOT_FINITE
 from lorif_assets.config.settings import Settings
 from lorif_assets.data.passages import passage_text
-from lorif_assets.data.rejection_reasons import first_and_counts
+from lorif_assets.data.rows.rejection_reasons import first_and_counts
 from lorif_assets.errors import MismatchError, SourceError
 from lorif_assets.evaluation.example_ids import require_unique_ids
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, REJECTED, TRAINING_EXAMPLES
@@ -21,7 +21,7 @@ from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.project import Project
 
 if TYPE_CHECKING:
-    from lorif_assets.data.tokenization import TokenizedExample
+    from lorif_assets.data.tokens.tokenization import TokenizedExample
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lorif_assets.attribution.curvatures import curvature_of
+from lorif_assets.attribution.stored.curvatures import curvature_of
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal
 from lorif_assets.mathematics.curvature.kfac_bases import KfacBases

@@ -6,11 +6,15 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint, averaged_attributions
-from lorif_assets.attribution.cost import stored_bytes_per_example
-from lorif_assets.attribution.curvatures import curvature_of
-from lorif_assets.attribution.score_checkpoint import score_every_example
-from lorif_assets.attribution.score_noise import noise_shares
+from lorif_assets.attribution.checkpoints.checkpoint import (
+    AttributedCheckpoint,
+    StoredCheckpoint,
+    averaged_attributions,
+)
+from lorif_assets.attribution.exact.score_noise import noise_shares
+from lorif_assets.attribution.forecast.cost import stored_bytes_per_example
+from lorif_assets.attribution.scores.score_checkpoint import score_every_example
+from lorif_assets.attribution.stored.curvatures import curvature_of
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.progress import Progress
 

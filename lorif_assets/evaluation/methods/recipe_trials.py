@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lorif_assets.attribution.fit_bases import covariances
-from lorif_assets.attribution.layer_ranks import RANK_EXAMPLES, layer_ranks
-from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.attribution.checkpoints.model import AttributedModel
+from lorif_assets.attribution.fitting.fit_bases import covariances
+from lorif_assets.attribution.fitting.layer_ranks import RANK_EXAMPLES, layer_ranks
 from lorif_assets.config.recipe import TOKEN_FIELDS, Recipe
 from lorif_assets.config.sections import BatchSettings
-from lorif_assets.data.tokenization import TokenizedExample, n_tokens
+from lorif_assets.data.tokens.tokenization import TokenizedExample, n_tokens
 from lorif_assets.errors import MismatchError, SettingsError
 from lorif_assets.evaluation.methods.dense_gradients import dense_gradients, dense_groups
 from lorif_assets.evaluation.methods.layer_trials import LayerTrials

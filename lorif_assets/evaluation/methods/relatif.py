@@ -6,8 +6,8 @@ Examples with large gradients lead many rankings; RelatIF asks how much an examp
 import time
 from typing import TYPE_CHECKING
 
-from lorif_assets.attribution.checkpoint import StoredCheckpoint, averaged_attributions
-from lorif_assets.attribution.checkpoint_weights import checkpoint_weights
+from lorif_assets.attribution.checkpoints.averaging_weights import checkpoint_weights
+from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint, averaged_attributions
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.evaluation.methods.lorif import lorif_scores
 from lorif_assets.lake.read_ahead import read_ahead

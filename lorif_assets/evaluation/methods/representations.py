@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
     from jaxtyping import Float
 
-    from lorif_assets.data.tokenization import TokenizedExample
+    from lorif_assets.data.tokens.tokenization import TokenizedExample
 
 _FP32_BYTES = 4
 

@@ -5,21 +5,21 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from lorif_assets.attribution.model import tokenized_queries
+from lorif_assets.attribution.checkpoints.model import tokenized_queries
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.data.stored_examples import stored_query_set
 from lorif_assets.lake.lake import Lake
-from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup
-from lorif_assets.models.vocabulary import check_vocabulary
+from lorif_assets.models.files.checkpoint_files import CheckpointFiles
+from lorif_assets.models.loading.vocabulary import check_vocabulary
 
 if TYPE_CHECKING:
     import torch
     from jaxtyping import Float
     from transformers import PreTrainedModel
 
-    from lorif_assets.data.tokenization import TokenizedExample
+    from lorif_assets.data.tokens.tokenization import TokenizedExample
 
 
 def query_set_losses(

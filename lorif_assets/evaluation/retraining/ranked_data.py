@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from lorif_assets.attribution.versions import ledger_version
+from lorif_assets.attribution.stored.versions import ledger_version
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.settings import Settings

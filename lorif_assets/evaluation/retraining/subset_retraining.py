@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from lorif_assets.attribution.versions import ledger_version
+from lorif_assets.attribution.stored.versions import ledger_version
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.data.stored_examples import stored_shard_hashes
 from lorif_assets.errors import MismatchError

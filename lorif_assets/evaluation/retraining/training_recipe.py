@@ -19,8 +19,8 @@ from lorif_assets.config.secrets import shown_command
 from lorif_assets.errors import CheckpointError, LorifError, RetrainingError, SettingsError
 from lorif_assets.evaluation.retraining.trainer_code import trainer_hash
 from lorif_assets.machine_locks import WAITS
-from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.models.files.checkpoint_files import CheckpointFiles
 
 _FINISHED = "retraining.json"
 _LOG = "training.log"

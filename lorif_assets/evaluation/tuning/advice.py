@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float, Float64
 
-from lorif_assets.attribution.sound_examples import unsound_positions
+from lorif_assets.attribution.factors.sound_examples import unsound_positions
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.data.tokenization import TokenizedExample
+from lorif_assets.data.tokens.tokenization import TokenizedExample
 from lorif_assets.errors import MismatchError, SettingsError, UnsoundQueryError
 from lorif_assets.evaluation.methods.dense_gradients import refuse_large_layers
 from lorif_assets.evaluation.methods.inputs import MethodInputs

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import product
 
-from lorif_assets.attribution.curvatures import CURVATURES
+from lorif_assets.attribution.stored.curvatures import CURVATURES
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.mathematics.gradients.projection import Projection
 

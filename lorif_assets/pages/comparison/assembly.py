@@ -8,11 +8,15 @@ from itertools import pairwise
 import polars as pl
 import pyarrow as pa
 
-from lorif_assets.attribution.checkpoint import StoredCheckpoint, averaged_checkpoints, current_score_versions
-from lorif_assets.attribution.compared_checkpoints import Participants, ScoredCheckpoint, participants
-from lorif_assets.attribution.score_rows import LOWEST
-from lorif_assets.attribution.stored_rankings import RANKINGS, stored_ranking
-from lorif_assets.attribution.versions import recalled_version
+from lorif_assets.attribution.checkpoints.checkpoint import (
+    StoredCheckpoint,
+    averaged_checkpoints,
+    current_score_versions,
+)
+from lorif_assets.attribution.checkpoints.compared import Participants, ScoredCheckpoint, participants
+from lorif_assets.attribution.scores.score_rows import LOWEST
+from lorif_assets.attribution.scores.stored_rankings import RANKINGS, stored_ranking
+from lorif_assets.attribution.stored.versions import recalled_version
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.data.passages import asked_and_said, passage_metadata, passage_turns, passages
 from lorif_assets.data.stored_examples import stored_shard_hashes

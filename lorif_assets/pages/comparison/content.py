@@ -8,7 +8,7 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
-from lorif_assets.attribution.compared_checkpoints import Participants, ScoredCheckpoint
+from lorif_assets.attribution.checkpoints.compared import Participants, ScoredCheckpoint
 from lorif_assets.data.passages import Part
 from lorif_assets.mathematics.scores.rank_overlap import rank_biased_overlap, top_overlap
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
-from lorif_assets.attribution.stored_rankings import WHEN_WHICH
+from lorif_assets.attribution.scores.stored_rankings import WHEN_WHICH
 from lorif_assets.mathematics.scores.rank_overlap import PERSISTENCE
 from lorif_assets.pages import number_format
 from lorif_assets.pages.comparison.content import LEADING, ComparisonContent

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from lorif_assets.attribution.checkpoint_record import CheckpointRecord
-from lorif_assets.attribution.versions import datamodeling_version
+from lorif_assets.attribution.stored.checkpoint_record import CheckpointRecord
+from lorif_assets.attribution.stored.versions import datamodeling_version
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError
 from lorif_assets.evaluation.ekfac_agreement import METRIC

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from urllib.parse import quote
 
-from lorif_assets.attribution.stored_rankings import WHEN_WHICH
+from lorif_assets.attribution.scores.stored_rankings import WHEN_WHICH
 from lorif_assets.pages.addresses import report_address
 from lorif_assets.pages.environment import page_environment
 

@@ -8,19 +8,19 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from lorif_assets.attribution.checkpoint_record import CheckpointRecord
-from lorif_assets.attribution.checkpoint_weights import averaging_in_words
-from lorif_assets.attribution.compared_checkpoints import participants
-from lorif_assets.attribution.curvatures import curvature_of
-from lorif_assets.attribution.learned_by_heart import REMEDY, learned_by_heart
-from lorif_assets.attribution.score_rows import LOWEST
-from lorif_assets.attribution.stored_rankings import (
+from lorif_assets.attribution.checkpoints.averaging_weights import averaging_in_words
+from lorif_assets.attribution.checkpoints.compared import participants
+from lorif_assets.attribution.checkpoints.learned_by_heart import REMEDY, learned_by_heart
+from lorif_assets.attribution.scores.score_rows import LOWEST
+from lorif_assets.attribution.scores.stored_rankings import (
     RANKINGS,
     Ranking,
     leading_rows,
     rows_beside_scores,
     stored_ranking,
 )
+from lorif_assets.attribution.stored.checkpoint_record import CheckpointRecord
+from lorif_assets.attribution.stored.curvatures import curvature_of
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.data.near_duplicates import near_duplicates
 from lorif_assets.data.passages import (
@@ -30,8 +30,8 @@ from lorif_assets.data.passages import (
     passage_turns,
     passages,
 )
-from lorif_assets.data.rejected import rejected_counts
-from lorif_assets.data.rejection_reasons import rows_set_aside
+from lorif_assets.data.rows.rejected import rejected_counts
+from lorif_assets.data.rows.rejection_reasons import rows_set_aside
 from lorif_assets.errors import MismatchError
 from lorif_assets.influences.exact_ranks import ExactRank, exact_ranks
 from lorif_assets.lake.attribution_tables import (

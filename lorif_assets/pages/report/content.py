@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from lorif_assets.data.content.weighted_sets import member_rows
 from lorif_assets.data.passages import Part, passage_parts
-from lorif_assets.data.weighted_sets import member_rows
 from lorif_assets.influences.exact_ranks import ExactRank
 from lorif_assets.pages.token_colours import PairTokens
 

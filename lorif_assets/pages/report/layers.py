@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lorif_assets.attribution.curvatures import curvature_of
-from lorif_assets.attribution.lake_curvature import LayerFigures
+from lorif_assets.attribution.stored.curvatures import curvature_of
+from lorif_assets.attribution.stored.lake_curvature import LayerFigures
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.lake.attribution_tables import KFAC_BASES
 from lorif_assets.lake.lake import Lake

@@ -6,7 +6,7 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from lorif_assets.attribution.stored_rankings import WHEN_WHICH
+from lorif_assets.attribution.scores.stored_rankings import WHEN_WHICH
 from lorif_assets.pages.environment import page_environment
 from lorif_assets.pages.look import Theme, data_uris
 from lorif_assets.pages.report import plots

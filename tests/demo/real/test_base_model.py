@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lorif_assets.demo.real import base_model
 from lorif_assets.demo.real.base_model import packaged_encoder, packaged_model, save_base
 from lorif_assets.errors import CheckpointError
-from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup
+from lorif_assets.models.files.checkpoint_files import CheckpointFiles
 from tests.models.gguf_model import CHAT_TEMPLATE
 
 

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from lorif_assets.data.chat import encode_conversations
-from lorif_assets.data.conversations import Conversation
+from lorif_assets.data.chats.conversations import Conversation
+from lorif_assets.data.tokens.chat import encode_conversations
 from lorif_assets.demo.real.corpus import build_chats
 from lorif_assets.demo.real.fine_tune import FineTuneConfig, adapter_path, fine_tune
 from lorif_assets.models.checkpoints import Checkpoints

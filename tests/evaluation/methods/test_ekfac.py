@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from lorif_assets.attribution.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.methods import MethodName
 from lorif_assets.config.recipe import Recipe

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lorif_assets.attribution.checkpoint import StoredCheckpoint
-from lorif_assets.attribution.exact_influence import exact_scores
-from lorif_assets.attribution.whole_gradients import WholeGradients, unprojected
+from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.exact.exact_influence import exact_scores
+from lorif_assets.attribution.fitting.whole_gradients import WholeGradients, unprojected
 from lorif_assets.config.exact_scores import ExactScoreSettings
 from lorif_assets.evaluation.methods.ekfac_cg import conjugate_gradient_scores
 from lorif_assets.evaluation.methods.inputs import MethodInputs

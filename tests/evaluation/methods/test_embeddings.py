@@ -5,8 +5,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from lorif_assets.attribution.checkpoint import StoredCheckpoint
-from lorif_assets.attribution.checkpoint_record import checkpoint_record
+from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.stored.checkpoint_record import checkpoint_record
 from lorif_assets.config.methods import MethodName
 from lorif_assets.demo.encoder import DemoEncoderConfig, make_encoder
 from lorif_assets.errors import SettingsError

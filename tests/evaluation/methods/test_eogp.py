@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from lorif_assets.attribution.checkpoint import StoredCheckpoint
-from lorif_assets.attribution.checkpoint_record import checkpoint_record
-from lorif_assets.attribution.cost import stored_bytes_per_example
-from lorif_assets.attribution.whole_gradients import unprojected
+from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.fitting.whole_gradients import unprojected
+from lorif_assets.attribution.forecast.cost import stored_bytes_per_example
+from lorif_assets.attribution.stored.checkpoint_record import checkpoint_record
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.methods import MethodName
 from lorif_assets.errors import SettingsError
@@ -43,7 +43,7 @@ def budget(inputs):
 
 def plainly(inputs, fitted_to):
     """Scores along the PCA of some examples: signs times a scale, with singular vectors of the rows themselves."""
-    from lorif_assets.attribution.fit_bases import covariances
+    from lorif_assets.attribution.fitting.fit_bases import covariances
     from lorif_assets.progress import Progress
 
     attributed, batch, recipe = unprojected(inputs.attributed), inputs.settings.batch, inputs.settings.recipe

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from lorif_assets.attribution import score_noise
-from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint
-from lorif_assets.attribution.exact_influence import exact_scores
-from lorif_assets.attribution.score_noise import noise_shares
-from lorif_assets.attribution.whole_gradients import WholeGradients
+from lorif_assets.attribution.checkpoints.checkpoint import AttributedCheckpoint, StoredCheckpoint
+from lorif_assets.attribution.exact import score_noise
+from lorif_assets.attribution.exact.exact_influence import exact_scores
+from lorif_assets.attribution.exact.score_noise import noise_shares
+from lorif_assets.attribution.fitting.whole_gradients import WholeGradients
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.exact_scores import ExactScoreSettings
 from lorif_assets.config.groups import GroupSettings
 from lorif_assets.config.methods import MethodName
-from lorif_assets.data.tokenization import Objective, Term
+from lorif_assets.data.tokens.tokenization import Objective, Term
 from lorif_assets.evaluation.methods.lorif import lorif_scores, shrunk_scores
 from lorif_assets.mathematics.gradients.collector import GradientCollector
 from lorif_assets.mathematics.scores.shrinkage import noise_share, shrunk

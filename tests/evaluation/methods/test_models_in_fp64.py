@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from lorif_assets.attribution.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
 from lorif_assets.evaluation.methods.dense import logra_scores
 from lorif_assets.evaluation.methods.eogp import eogp_scores
 from lorif_assets.evaluation.methods.gradients import gradient_scores

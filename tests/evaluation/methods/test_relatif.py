@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lorif_assets.attribution.checkpoint import StoredCheckpoint, averaged_attributions
-from lorif_assets.attribution.checkpoint_record import checkpoint_record
+from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint, averaged_attributions
+from lorif_assets.attribution.stored.checkpoint_record import checkpoint_record
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.methods import MethodName

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from lorif_assets.attribution.checkpoint import StoredCheckpoint
-from lorif_assets.attribution.curvatures import CURVATURES
+from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.stored.curvatures import CURVATURES
 from lorif_assets.cli.tune import tune_recipe, write_recipe
 from lorif_assets.config.curvature_fields import CURVATURE_FIELDS
 from lorif_assets.config.recipe import Recipe

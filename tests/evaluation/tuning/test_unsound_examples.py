@@ -6,11 +6,11 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from lorif_assets.attribution.checkpoint import StoredCheckpoint
-from lorif_assets.attribution.sound_examples import NOT_FINITE
+from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.factors.sound_examples import NOT_FINITE
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.data.rejected import RejectedRow, rejected_table, replace_rejected
-from lorif_assets.data.tokenization import TokenizedExample
+from lorif_assets.data.rows.rejected import RejectedRow, rejected_table, replace_rejected
+from lorif_assets.data.tokens.tokenization import TokenizedExample
 from lorif_assets.errors import UnsoundQueryError
 from lorif_assets.evaluation.methods.inputs import MethodInputs
 from lorif_assets.evaluation.tuning.advice import advise

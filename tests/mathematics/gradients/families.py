@@ -10,7 +10,7 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from lorif_assets.mathematics.gradients.layers import linear_weights
 from lorif_assets.mathematics.gradients.projection import LayerProjection
-from lorif_assets.models.model_class import language_model_class
+from lorif_assets.models.loading.model_class import language_model_class
 from tests.mathematics.references import Example, dense_projection, token_loss
 
 VOCABULARY = 64

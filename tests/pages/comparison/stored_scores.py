@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from lorif_assets.attribution.checkpoint_record import checkpoint_record
-from lorif_assets.attribution.versions import score_version
+from lorif_assets.attribution.stored.checkpoint_record import checkpoint_record
+from lorif_assets.attribution.stored.versions import score_version
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import Settings

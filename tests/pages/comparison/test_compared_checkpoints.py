@@ -1,6 +1,6 @@
 """Which checkpoints are compared, in which order, and what makes a comparison another one."""
 
-from lorif_assets.attribution.compared_checkpoints import NO_SCORES, Participants, participants
+from lorif_assets.attribution.checkpoints.compared import NO_SCORES, Participants, participants
 from lorif_assets.config.recipe import Recipe
 from tests.pages.comparison.stored_scores import QUERY_SET, StoredScores
 

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from lorif_assets.attribution.compared_checkpoints import Participants, ScoredCheckpoint
+from lorif_assets.attribution.checkpoints.compared import Participants, ScoredCheckpoint
 from lorif_assets.data.passages import Part
 from lorif_assets.pages.comparison.content import ComparisonContent, Passage, QueryHistory, Standing
 from lorif_assets.pages.comparison.page import render

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from lorif_assets.attribution.stored_rankings import leading_rows
+from lorif_assets.attribution.scores.stored_rankings import leading_rows
 from lorif_assets.pages.report.assembly import speaking
 
 

@@ -1,0 +1,1 @@
+"""Scores by whole gradients, and how far stored ones are from them."""

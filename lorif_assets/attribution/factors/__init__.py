@@ -1,0 +1,1 @@
+"""Gradients of examples, factorised batch by batch."""

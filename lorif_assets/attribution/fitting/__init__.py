@@ -1,0 +1,1 @@
+"""Fitting bases, ranks and curvature to a checkpoint's gradients."""

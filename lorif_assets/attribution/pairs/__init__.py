@@ -1,0 +1,1 @@
+"""Pairs of query and example, token by token."""

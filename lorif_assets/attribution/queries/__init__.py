@@ -1,0 +1,1 @@
+"""Queries as gradients, and the inverse curvature applied to them."""

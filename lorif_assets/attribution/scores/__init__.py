@@ -1,0 +1,1 @@
+"""Scores of queries against stored factors: scans, merges, averages, and their rows."""

@@ -1,0 +1,1 @@
+"""What the lake holds of a checkpoint: its record, bases, factors and curvature, and their versions."""

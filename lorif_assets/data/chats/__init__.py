@@ -1,0 +1,1 @@
+"""Chats: their layouts, their rendering by templates, and where in it the assistant speaks."""

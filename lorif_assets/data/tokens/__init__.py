@@ -1,0 +1,1 @@
+"""From content to token ids with labels, by a checkpoint's tokenizer."""

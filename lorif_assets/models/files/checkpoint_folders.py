@@ -1,0 +1,208 @@
+"""Which folders below a path are checkpoints: one alone, a directory of them, or what a trainer leaves behind.
+
+A trainer's output directory holds `checkpoint-20`, `checkpoint-40` and, after `save_model`, a model of its own.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+from lorif_assets.models.files.gguf import gguf_files
+from lorif_assets.models.files.steps import counts_epochs, is_marked, step_of_folder, trainer_step
+from lorif_assets.models.files.weight_names import other_layout
+
+CONFIG = "config.json"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_PICKLED_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+# A trainer's own state beside the weights, in pickles too.
+_TRAINER_STATE = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args)", re.IGNORECASE)
+_TEMPORARY = re.compile(r"[._]|te?mp(?![a-z0-9])|.*\.te?mp$", re.IGNORECASE)
+# What trainers call an adapter that they merged, beside the adapter itself.
+_MERGED = re.compile(r"(?:.*[-_.])?merged(?:[-_.].*)?", re.IGNORECASE)
+# What LLaMA-Factory keeps of an adapter by PiSSA before training, and of the trained one before it is a plain LoRA.
+_UNCONVERTED = frozenset({"pissa_init", "pissa_backup"})
+_CONVERTED = "pissa_converted"
+_BLOCK = 1 << 18
+_BLOCKS = 256
+
+
+@dataclass(frozen=True)
+class CheckpointFolder:
+    """A checkpoint's folder. `path` is where its files are; `is_last` marks the model that a trainer saved at the end."""
+
+    name: str
+    path: Path
+    step: int | None
+    is_last: bool = False
+
+
+@dataclass(frozen=True)
+class FolderListing:
+    """The checkpoints below a path, and what was passed over there, in words."""
+
+    folders: Sequence[CheckpointFolder]
+    notes: Sequence[str]
+
+
+def list_folders(root: Path) -> FolderListing:
+    """Look for checkpoints in a directory; no weights are read but to compare a trainer's last model with its last step.
+
+    Folders without configuration and weights are skipped, and so are those whose names say that they are hidden or still
+    being written (`.x`, `_x`, `tmp-x`, `x.tmp`).
+    """
+    children = sorted(folder for folder in root.iterdir() if folder.is_dir() and not _TEMPORARY.match(folder.name))
+    is_model = _is_configured(root)
+    folders: list[CheckpointFolder] = []
+    notes: list[str] = []
+    for child in children:
+        path = _holder(child)
+        # Beside a model lie folders of other kinds: an export, an optimizer's state.
+        counts = _is_configured(path) if is_model else holds_model(path)
+        if counts and (not is_model or is_marked(child.name) or is_whole(path)):
+            folders.append(CheckpointFolder(child.name, path, step_of_folder(child)))
+        elif counts:
+            notes.append(f"{child} is passed over: it is no whole checkpoint, and its name says no step")
+        elif is_marked(child.name) and (not is_model or trainer_step(child) is not None):
+            notes.append(f"{child} is passed over: {other_layout(child, ()) or 'it has no model'}")
+        if path == child and (inner := [folder.name for folder in _folders(child) if is_whole(folder)]):
+            notes.append(
+                f"{len(inner)} checkpoint(s) inside {child} are passed over ({inner[0]} ...): set `checkpoints.path` to it"
+            )
+    folders, others = _without_other_forms(root, folders)
+    notes += [*others, *_mixed_counts(folders)]
+    if not is_model:
+        return FolderListing(folders, notes)
+    if not folders:
+        return FolderListing([CheckpointFolder(root.name, root, step_of_folder(root))], notes)
+    last = max(folders, key=lambda folder: (-1 if folder.step is None else folder.step, folder.name))
+    step = trainer_step(root)
+    end = CheckpointFolder(root.name, root, last.step if step is None else step, is_last=True)
+    converted = next((folder for folder in folders if folder.name == _CONVERTED), None)
+    if not is_whole(root):
+        notes.append(f"the model in {root} itself is passed over: it has no *.safetensors weights")
+    elif converted:
+        notes.append(f"the adapter in {root} itself is passed over: {_CONVERTED} is the same as a plain LoRA")
+        folders = [folder for folder in folders if folder is not converted]
+        folders.append(replace(end, name=converted.name, path=converted.path))
+    elif same_files(_weights(root), _weights(last.path)):
+        notes.append(f"the model in {root} itself is {last.name}: their weights are the same")
+    else:
+        folders.append(end)
+    return FolderListing(folders, notes)
+
+
+def holds_model(folder: Path) -> bool:
+    """Whether a folder holds a configuration or weights; a trainer's logs, say, do not."""
+    return _is_configured(folder) or bool([*folder.glob("*.safetensors"), *pickled_weights(folder)])
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a folder holds a configuration and the weights that belong to it: a model's, or an adapter's."""
+    if (folder / ADAPTER_CONFIG).is_file():
+        return (folder / ADAPTER_WEIGHTS).is_file()
+    return ((folder / CONFIG).is_file() and bool(model_weights(folder))) or bool(gguf_files(folder))
+
+
+def pickled_weights(folder: Path) -> list[str]:
+    """Return the names of files that are weights in pickles."""
+    files = (file.name for pattern in _PICKLED_WEIGHTS for file in folder.glob(pattern))
+    return sorted(name for name in files if not _TRAINER_STATE.match(name))
+
+
+def model_weights(folder: Path) -> list[Path]:
+    """Return the weight files of a whole model, sorted by name; those of an adapter beside it are none of them.
+
+    They are its safetensors files or, if there are none, its GGUF files.
+    """
+    has_adapter = (folder / ADAPTER_CONFIG).is_file()
+    found = sorted(
+        file
+        for file in folder.glob("*.safetensors")
+        if file.is_file() and not (has_adapter and file.name == ADAPTER_WEIGHTS)
+    )
+    return found or gguf_files(folder)
+
+
+def same_files(files: Sequence[Path], others: Sequence[Path]) -> bool:
+    """Whether files have the same names and bytes, of which of large files a part is compared."""
+    return [file.name for file in files] == [file.name for file in others] and all(
+        _same_bytes(one, two, _state(one), _state(two)) for one, two in zip(files, others, strict=True)
+    )
+
+
+def _holder(folder: Path) -> Path:
+    """Return the folder itself, or the only one in it that is an adapter: peft makes one for an adapter with a name.
+
+    Of a step's folder, it may lie one level deeper: verl saves the actor in `global_step_20/actor/huggingface`.
+    """
+    if holds_model(folder):
+        return folder
+    named = [inner for inner in _folders(folder) if (inner / ADAPTER_CONFIG).is_file()]
+    if not named and is_marked(folder.name):
+        named = [inner for part in _folders(folder) for inner in _folders(part) if is_whole(inner)]
+    return named[0] if len(named) == 1 else folder
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    return (inner for inner in sorted(folder.iterdir()) if inner.is_dir() and not _TEMPORARY.match(inner.name))
+
+
+def _is_configured(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() or (folder / ADAPTER_CONFIG).is_file() or bool(gguf_files(folder))
+
+
+def _without_other_forms(root: Path, folders: Sequence[CheckpointFolder]) -> tuple[list[CheckpointFolder], list[str]]:
+    """Return the folders without those that hold adapters beside them in another form, and what is said of these."""
+    if not any((folder / ADAPTER_CONFIG).is_file() for folder in (root, *(found.path for found in folders))):
+        return list(folders), []
+    merged = [one for one in folders if _MERGED.fullmatch(one.name) and not (one.path / ADAPTER_CONFIG).is_file()]
+    unconverted = [one for one in folders if one.name in _UNCONVERTED]
+    notes = [
+        f"{one.path} is passed over: its name says that it is an adapter merged, and the adapters beside it are taken. Set "
+        "`checkpoints.path` to it to attribute it alone"
+        for one in merged
+    ]
+    notes += [
+        f"{one.path} is passed over: its name says that it is what an adapter by PiSSA was converted from"
+        for one in unconverted
+    ]
+    return [one for one in folders if one not in (*merged, *unconverted)], notes
+
+
+def _mixed_counts(folders: Sequence[CheckpointFolder]) -> list[str]:
+    epochs = [folder.name for folder in folders if counts_epochs(folder.path)]
+    steps = [folder.name for folder in folders if folder.step is not None and folder.name not in epochs]
+    if not (epochs and steps):
+        return []
+    return [
+        f"{epochs[0]} is ordered by its epoch and {steps[0]} by its step: the order of the checkpoints is not that of "
+        "training. Give all of them names with steps, such as checkpoint-200"
+    ]
+
+
+def _weights(folder: Path) -> list[Path]:
+    return [folder / ADAPTER_WEIGHTS] if (folder / ADAPTER_CONFIG).is_file() else model_weights(folder)
+
+
+def _state(file: Path) -> tuple[int, int]:
+    state = file.stat()
+    return state.st_size, state.st_mtime_ns
+
+
+@lru_cache(maxsize=256)
+def _same_bytes(file: Path, other: Path, state: tuple[int, int], other_state: tuple[int, int]) -> bool:
+    """Whether two files are the same, whole up to 64 MiB, else in as many bytes evenly spread: training moves all weights."""
+    size = state[0]
+    if size != other_state[0]:
+        return False
+    starts = range(0, size, max(_BLOCK, -(-size // _BLOCKS)))
+    with file.open("rb") as one, other.open("rb") as two:
+        for start in starts:
+            one.seek(start)
+            two.seek(start)
+            if one.read(_BLOCK) != two.read(_BLOCK):
+                return False
+    return True

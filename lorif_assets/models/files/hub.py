@@ -1,0 +1,131 @@
+"""Models on the hub: which of a repository's files a model is loaded from, and a folder that holds them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from lorif_assets.errors import CheckpointError, HubError
+from lorif_assets.hub.names import PREFIX, HubName, is_hub_name
+from lorif_assets.hub.snapshots import Snapshot, snapshot_of
+from lorif_assets.models.files.chat_template_files import NAMED_TEMPLATES
+
+WEIGHTS_INDEX = "model.safetensors.index.json"
+_WEIGHTS = "model.safetensors"
+_SAFETENSORS = ".safetensors"
+_CACHED_MODEL = "models--"
+# Configurations, tokenizers of every kind, templates and code: all but weights, and small.
+_DESCRIPTION = (".json", ".jinja", ".txt", ".model", ".py")
+
+
+def fetch(name: str) -> Path:
+    """Return the folder in the hub's cache that holds a model's files, downloaded where they are not there yet.
+
+    Configuration, tokenizer, code and safetensors weights are; pickled weights never are.
+
+    Args:
+        name: `hf://org/name@revision/folder`, or the same without `hf://`; revision and folder may be left out.
+
+    Raises:
+        CheckpointError: the hub has no such repository or revision, refuses or cannot be asked, or there are no safetensors.
+    """
+    try:
+        found = HubName.parse(name if is_hub_name(name) else f"{PREFIX}{name}")
+        if found.kind != "model":
+            raise CheckpointError(f"{name} is a data set; expected a model, hf://org/name")
+        snapshot = snapshot_of(found)
+        return fetch_folder(snapshot, found.path)
+    except HubError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def described_model(name: str, revision: str | None) -> Path:
+    """Return the folder in the hub's cache that holds a model's configuration and tokenizer; of its weights, those of before.
+
+    Raises:
+        HubError: the name is no repository's, or it cannot be found or asked for and is not in the cache.
+    """
+    return fetch_description(snapshot_of(HubName.parse(f"{PREFIX}{name}" + (f"@{revision}" if revision else ""))))
+
+
+def snapshot_at(folder: Path) -> Snapshot | None:
+    """Return the snapshot of a model's repository that a folder of the hub's cache holds; None for another folder."""
+    repository = folder.parent.parent.name
+    if folder.parent.name != "snapshots" or not repository.startswith(_CACHED_MODEL):
+        return None
+    name = repository.removeprefix(_CACHED_MODEL).replace("--", "/", 1)
+    return Snapshot(HubName("model", name, folder.name), folder.name)
+
+
+def fetch_folder(snapshot: Snapshot, folder: str = "") -> Path:
+    """Return a folder of a repository with what a model in it is loaded from.
+
+    Raises:
+        HubError: it cannot be fetched.
+        CheckpointError: it has no safetensors weights.
+    """
+    root = fetch_description(snapshot, folder)
+    snapshot.fetch(_inside(folder, weight_names(snapshot, folder)))
+    return root
+
+
+def fetch_description(snapshot: Snapshot, folder: str = "") -> Path:
+    """Return a folder of a repository with all of a model's files but the weights.
+
+    Raises:
+        HubError: it cannot be fetched.
+    """
+    names = [name for name in names_in(snapshot, folder) if name.endswith(_DESCRIPTION)]
+    templates = (PurePosixPath(folder) / NAMED_TEMPLATES).as_posix()
+    named = _inside(templates, names_in(snapshot, templates))
+    return snapshot.fetch([*_inside(folder, names), *named]) / folder
+
+
+def weight_names(snapshot: Snapshot, folder: str = "") -> list[str]:
+    """Return the names of the weight files in a folder that transformers loads, sorted; the index must have been fetched.
+
+    Repositories often hold the same weights several times, in other precisions or for other libraries.
+
+    Raises:
+        CheckpointError: there are none, or the index is damaged.
+    """
+    found = safetensors_in(snapshot, folder)
+    if WEIGHTS_INDEX not in names_in(snapshot, folder):
+        return [_WEIGHTS] if _WEIGHTS in found else found
+    index = snapshot.folder / folder / WEIGHTS_INDEX
+    try:
+        return sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{index} is not an index of weight files: fetch {snapshot.name} again") from error
+
+
+def safetensors_in(snapshot: Snapshot, folder: str = "") -> list[str]:
+    """Return the names of the safetensors files in a folder, sorted.
+
+    Raises:
+        HubError: they cannot be listed.
+        CheckpointError: there are none.
+    """
+    names = names_in(snapshot, folder)
+    found = sorted(name for name in names if name.endswith(_SAFETENSORS))
+    if not found:
+        others = sorted(name for name in names if not name.endswith(_DESCRIPTION) and not name.startswith("."))
+        raise CheckpointError(
+            f"{snapshot.uri(folder)} has no *.safetensors weights; found {', '.join(others[:5]) or 'none'}. Pickled weights "
+            "could run code when loaded and are not downloaded: load them where you trust them and save them again with "
+            "`save_pretrained`; or see whether a conversion is proposed (revision refs/pr/1 or the like)"
+        )
+    return found
+
+
+def names_in(snapshot: Snapshot, folder: str = "") -> list[str]:
+    """Return the names of the files in a folder of a repository, without those in folders below it.
+
+    Raises:
+        HubError: they cannot be listed.
+    """
+    parent = PurePosixPath(folder)
+    return [path.name for path in map(PurePosixPath, snapshot.files) if path.parent == parent]
+
+
+def _inside(folder: str, names: Sequence[str]) -> list[str]:
+    return [(PurePosixPath(folder) / name).as_posix() for name in names]

@@ -1,0 +1,262 @@
+"""What a trainer leaves behind: all of it is taken or named, and nothing vanishes in silence."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from lorif_assets.models.checkpoints import Checkpoints, Found
+from tests.conftest import CHECKPOINTS, TinyProject
+
+
+@pytest.fixture
+def run(tiny_project: TinyProject, tmp_path: Path) -> Path:
+    """A trainer's output directory with three steps, each with other weights."""
+    root = tmp_path / "run"
+    for step in (20, 40, 60):
+        shutil.copytree(tiny_project.root / "checkpoints" / CHECKPOINTS[0], root / f"checkpoint-{step}")
+        change_weights(root / f"checkpoint-{step}", float(step))
+    return root
+
+
+def change_weights(folder: Path, number: float) -> None:
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    name = sorted(tensors)[-1]
+    tensors[name] = tensors[name].clone()
+    tensors[name].flatten()[-1] = number
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def save_at_the_end(run: Path, of: str, *, step: int | None = None) -> None:
+    """What `save_model` does: the model's files in the directory itself."""
+    for file in (run / of).iterdir():
+        shutil.copy(file, run / file.name)
+    if step is not None:
+        (run / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+
+
+def look(run: Path) -> Found:
+    return Checkpoints(path=str(run)).look()
+
+
+def names(found: Found) -> list[tuple[str, int | None]]:
+    return [(checkpoint.name, checkpoint.step) for checkpoint in found.checkpoints]
+
+
+STEPS = [("checkpoint-20", 20), ("checkpoint-40", 40), ("checkpoint-60", 60)]
+
+
+def test_a_model_saved_at_the_end_that_is_the_last_step_is_no_further_checkpoint(run: Path) -> None:
+    save_at_the_end(run, "checkpoint-60", step=60)
+    found = look(run)
+    assert names(found) == STEPS
+    assert found.notes == [f"the model in {run} itself is checkpoint-60: their weights are the same"]
+
+
+def test_a_model_saved_at_the_end_with_other_weights_is_the_last_checkpoint(run: Path) -> None:
+    save_at_the_end(run, "checkpoint-60", step=75)
+    change_weights(run, 75.0)
+    assert names(look(run)) == [*STEPS, ("run", 75)]
+    assert not look(run).notes
+
+
+@pytest.mark.parametrize("name", ["run", "a-run"])
+def test_it_comes_last_though_it_has_the_step_of_the_last_checkpoint(run: Path, name: str) -> None:
+    save_at_the_end(run, "checkpoint-20", step=60)
+    assert names(look(run.rename(run.parent / name))) == [*STEPS, (name, 60)]
+
+
+def test_without_a_state_of_its_own_it_has_the_step_of_the_last_checkpoint(run: Path) -> None:
+    save_at_the_end(run, "checkpoint-20")
+    assert names(look(run)) == [*STEPS, ("run", 60)]
+
+
+def test_every_checkpoint_of_a_trainers_directory_can_be_loaded(run: Path) -> None:
+    save_at_the_end(run, "checkpoint-20", step=60)
+    checkpoints = Checkpoints(path=str(run))
+    assert [checkpoints.get(name).path.name for name, _ in names(look(run))] == [*(name for name, _ in STEPS), "run"]
+
+
+def test_a_file_larger_than_what_is_compared_of_it_is_compared_all_over(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorif_assets.models.files.checkpoint_folders._BLOCK", 64)
+    monkeypatch.setattr("lorif_assets.models.files.checkpoint_folders._BLOCKS", 8)
+    save_at_the_end(run, "checkpoint-60")
+    assert names(look(run)) == STEPS
+    file = run / "model.safetensors"
+    tensors = {name: tensor + 1e-3 for name, tensor in load_file(file).items()}
+    save_file(tensors, file, metadata={"format": "pt"})
+    assert names(look(run)) == [*STEPS, ("run", 60)]
+
+
+def test_a_configuration_without_weights_beside_checkpoints_is_no_checkpoint(run: Path) -> None:
+    shutil.copy(run / "checkpoint-20/config.json", run / "config.json")
+    found = look(run)
+    assert names(found) == STEPS
+    assert found.notes == [f"the model in {run} itself is passed over: it has no *.safetensors weights"]
+
+
+def test_a_tokenizer_that_was_saved_once_for_all_steps_serves_them(run: Path) -> None:
+    for file in (run / "checkpoint-60").glob("tokenizer*"):
+        shutil.copy(file, run / file.name)
+    for step in (20, 40, 60):
+        for file in (run / f"checkpoint-{step}").glob("tokenizer*"):
+            file.unlink()
+    checkpoints = Checkpoints(path=str(run))
+    assert all(checkpoint.is_complete() for checkpoint in checkpoints.find())
+    assert len(checkpoints.load_tokenizer(checkpoints.get("checkpoint-20"))) == 280
+
+
+@pytest.mark.parametrize("saved_at_the_end", [False, True])
+def test_a_checkpoint_that_is_still_being_written_is_listed_with_what_it_lacks(
+    run: Path, saved_at_the_end: bool
+) -> None:
+    if saved_at_the_end:
+        save_at_the_end(run, "checkpoint-20", step=60)
+    (run / "checkpoint-40/model.safetensors").unlink()
+    (waiting,) = [checkpoint for checkpoint in look(run).checkpoints if not checkpoint.is_complete()]
+    assert waiting.name == "checkpoint-40"
+    assert f"{run / 'checkpoint-40'} has no *.safetensors weights" in (waiting.fault() or "")
+
+
+def test_a_trainers_own_state_is_not_taken_for_weights(run: Path) -> None:
+    (run / "checkpoint-40/model.safetensors").unlink()
+    for step in (40, 80):
+        (run / f"checkpoint-{step}").mkdir(exist_ok=True)
+        for name in ("optimizer.pt", "scheduler.pt", "rng_state_0.pth", "training_args.bin"):
+            (run / f"checkpoint-{step}" / name).write_bytes(b"")
+    found = look(run)
+    assert names(found) == STEPS
+    assert "pickle" not in (found.checkpoints[1].fault() or "")
+    assert found.notes == [f"{run / 'checkpoint-80'} is passed over: it has no model"]
+
+
+def test_a_folder_named_after_a_step_without_a_model_is_named(run: Path) -> None:
+    (run / "checkpoint-80").mkdir()
+    (run / "runs").mkdir()
+    found = look(run)
+    assert names(found) == STEPS
+    assert found.notes == [f"{run / 'checkpoint-80'} is passed over: it has no model"]
+
+
+def test_runs_inside_a_directory_of_runs_are_named_with_what_to_do(run: Path) -> None:
+    save_at_the_end(run, "checkpoint-20", step=60)
+    shutil.copytree(run, run.parent / "runs/a")
+    shutil.copytree(run / "checkpoint-20", run.parent / "runs/b/checkpoint-20")
+    found = look(run.parent / "runs")
+    assert [name for name, _ in names(found)] == ["a"]
+    assert found.notes == [
+        f"3 checkpoint(s) inside {run.parent / 'runs/a'} are passed over (checkpoint-20 ...): set `checkpoints.path` to it",
+        f"1 checkpoint(s) inside {run.parent / 'runs/b'} are passed over (checkpoint-20 ...): set `checkpoints.path` to it",
+    ]
+
+
+def test_an_export_and_an_optimizers_state_beside_a_model_are_no_checkpoints(run: Path) -> None:
+    model = run / "checkpoint-60"
+    (model / "global_step60").mkdir()
+    (model / "global_step60/mp_rank_00_model_states.pt").write_bytes(b"")
+    (model / "onnx").mkdir()
+    (model / "onnx/config.json").write_text("{}")
+    found = look(model)
+    assert names(found) == [("checkpoint-60", 60)]
+    assert found.notes == [f"{model / 'onnx'} is passed over: it is no whole checkpoint, and its name says no step"]
+    assert names(look(run)) == STEPS
+
+
+def test_epochs_among_steps_are_said_to_be_out_of_order(run: Path) -> None:
+    (run / "checkpoint-20").rename(run / "epoch_3")
+    (note,) = look(run).notes
+    assert note.startswith("epoch_3 is ordered by its epoch and checkpoint-40 by its step")
+    (run / "epoch_3/trainer_state.json").write_text(json.dumps({"global_step": 50}))
+    found = look(run)
+    assert names(found) == [("checkpoint-40", 40), ("epoch_3", 50), ("checkpoint-60", 60)]
+    assert not found.notes
+
+
+def test_adapters_and_the_one_saved_at_the_end_are_told_apart_by_their_own_weights(run: Path) -> None:
+    shutil.copytree(run / "checkpoint-20", run.parent / "base")
+    shutil.rmtree(run)
+    for name, number in (("run/checkpoint-20", 20.0), ("run/checkpoint-40", 40.0), ("run", 40.0)):
+        adapter = run.parent / name
+        adapter.mkdir(parents=True, exist_ok=True)
+        (adapter / "adapter_config.json").write_text(
+            json.dumps({"peft_type": "LORA", "base_model_name_or_path": "../base"})
+        )
+        shutil.copy(run.parent / "base/model.safetensors", adapter / "adapter_model.safetensors")
+        (adapter / "adapter_model.safetensors").rename(adapter / "model.safetensors")
+        change_weights(adapter, number)
+        (adapter / "model.safetensors").rename(adapter / "adapter_model.safetensors")
+    assert names(look(run)) == [("base", 0), ("checkpoint-20", 20), ("checkpoint-40", 40)]
+    (run / "adapter_model.safetensors").rename(run / "model.safetensors")
+    change_weights(run, 41.0)
+    (run / "model.safetensors").rename(run / "adapter_model.safetensors")
+    assert names(look(run)) == [("base", 0), ("checkpoint-20", 20), ("checkpoint-40", 40), ("run", 40)]
+
+
+def test_steps_in_shards_beside_a_model_saved_at_the_end_are_named(run: Path) -> None:
+    save_at_the_end(run, "checkpoint-60", step=75)
+    step = run / "checkpoint-40"
+    (step / "model.safetensors").unlink()
+    (step / "config.json").unlink()
+    (step / "trainer_state.json").write_text(json.dumps({"global_step": 40}))
+    for shards in ("optimizer_0", "pytorch_model_fsdp_0"):
+        (step / shards).mkdir()
+        (step / shards / "__0_0.distcp").write_bytes(b"")
+    (note, _) = look(run).notes
+    assert note == (
+        f"{step} is passed over: its weights are in FSDP's shards: join them by `accelerate merge-weights "
+        f"{step / 'pytorch_model_fsdp_0'} {step}`, and keep config.json beside them"
+    )
+
+
+def test_a_model_further_down_in_a_steps_folder_is_that_steps(run: Path) -> None:
+    actor = run / "checkpoint-40/actor"
+    for file in list((run / "checkpoint-40").iterdir()):
+        actor.joinpath("huggingface").mkdir(parents=True, exist_ok=True)
+        file.rename(actor / "huggingface" / file.name)
+    found = look(run)
+    assert names(found) == STEPS
+    assert found.checkpoints[1].path == actor / "huggingface"
+    assert not found.notes
+    (actor / "huggingface/model.safetensors").rename(actor / "model_world_size_2_rank_0.pt")
+    (note,) = look(run).notes
+    assert f"verl's shards: join them by `python -m verl.model_merger merge --backend fsdp --local_dir {actor} " in note
+
+
+def test_a_converted_adapter_stands_for_the_one_that_was_saved_at_the_end(run: Path) -> None:
+    for folder in ("pissa_init", "pissa_backup", "pissa_converted", "."):
+        (run / folder).mkdir(exist_ok=True)
+        (run / folder / "adapter_config.json").write_text(
+            json.dumps({"base_model_name_or_path": str(run.parent / "x")})
+        )
+        (run / folder / "adapter_model.safetensors").write_bytes(folder.encode())
+    (run / "trainer_state.json").write_text(json.dumps({"global_step": 75}))
+    found = look(run)
+    assert names(found) == [*STEPS, ("pissa_converted", 75)]
+    assert found.notes[-1] == f"the adapter in {run} itself is passed over: pissa_converted is the same as a plain LoRA"
+
+
+@pytest.mark.parametrize("form", ["model.safetensors", "tokenizer.json"])
+def test_a_pointer_of_git_lfs_is_refused_with_what_fetches_the_file(run: Path, form: str) -> None:
+    pointer = run / "checkpoint-40" / form
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n")
+    _, found, _ = look(run).checkpoints
+    assert found.fault() == (
+        f"{pointer} is a pointer of Git LFS in the place of the file itself: fetch it by `git lfs pull`"
+    )
+
+
+def test_weights_that_were_saved_without_their_numbers_are_refused(run: Path) -> None:
+    file = run / "checkpoint-40/model.safetensors"
+    tensors = load_file(file)
+    name = sorted(name for name in tensors if name.endswith("_proj.weight") or name.endswith("c_attn.weight"))[0]
+    tensors[name] = tensors[name].new_zeros(0)
+    save_file(tensors, file, metadata={"format": "pt"})
+    _, found, _ = look(run).checkpoints
+    assert f"{file} has no numbers for {name} (1 such), as where weights are saved under DeepSpeed's ZeRO-3" in (
+        found.fault() or ""
+    )

@@ -1,0 +1,98 @@
+"""Training steps: every way that people write one is read as that number, and what says none is told apart."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lorif_assets.models.files.steps import counts_epochs, step_in_text, step_of_folder
+
+
+@pytest.mark.parametrize(
+    ("text", "step"),
+    [
+        ("2000", 2000),
+        (" 2000 ", 2000),
+        ("1e3", 1000),
+        ("1E3", 1000),
+        ("2.5e3", 2500),
+        ("1e+03", 1000),
+        ("1000.0", 1000),
+        ("1,000", 1000),
+        ("1_000_000", 1_000_000),
+        ("10k", 10_000),
+        ("1.5k", 1500),
+        ("2M", 2_000_000),
+        ("step-2000", 2000),
+        ("step 2000", 2000),
+        ("Step: 2000", 2000),
+        ("global_step500", 500),
+        ("checkpoint-1e3", 1000),
+        ("2000 steps", 2000),
+        ("0", 0),
+    ],
+)
+def test_a_tag_that_says_a_step_is_that_step(text: str, step: int) -> None:
+    assert step_in_text(text) == step
+
+
+@pytest.mark.parametrize(
+    "text", ["last", "", "-5", "1000.5", "epoch-3", "20/40", "nan", "inf", "²", "0x10", "1e99", "1,00", "v2", "step"]
+)
+def test_a_tag_that_says_no_whole_number_of_steps_is_none(text: str) -> None:
+    assert step_in_text(text) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("checkpoint-20", 20),
+        ("checkpoint-1e3", 1000),
+        ("step_1000", 1000),
+        ("step-000100", 100),
+        ("global_step500", 500),
+        ("epoch=2-step=1000", 1000),
+        ("step-200-epoch-1", 200),
+        ("epoch-1-step-200", 200),
+        ("step_1000-loss=0.35", 1000),
+        ("checkpoint-1000-v2", 1000),
+        ("checkpoint-10k", 10_000),
+        ("0e9e39f249a16976918f6564b8830bc894c89659", None),
+        ("iter_0005000", 5000),
+        ("ckpt-7", 7),
+        ("stage1-step1000-tokens5B", 1000),
+        ("epoch_3", 3),
+        ("1e3", 1000),
+        ("run-7", 7),
+        ("final", None),
+    ],
+)
+def test_a_folder_has_the_step_that_its_name_says(tmp_path: Path, name: str, step: int | None) -> None:
+    assert step_of_folder(tmp_path / name) == step
+
+
+@pytest.mark.parametrize(
+    ("name", "step"), [("epoch_3", 60), ("best", 60), ("llama-3-final", 60), ("checkpoint-20", 20)]
+)
+def test_a_name_without_a_step_is_dated_by_the_trainers_state(tmp_path: Path, name: str, step: int) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "trainer_state.json").write_text(json.dumps({"global_step": 60, "epoch": 3.0}))
+    assert step_of_folder(tmp_path / name) == step
+
+
+@pytest.mark.parametrize("state", ["{", "[]", "{}", '{"global_step": "many"}', '{"global_step": -1}'])
+def test_a_state_that_says_no_step_leaves_the_name(tmp_path: Path, state: str) -> None:
+    (tmp_path / "epoch_3").mkdir()
+    (tmp_path / "epoch_3/trainer_state.json").write_text(state)
+    assert step_of_folder(tmp_path / "epoch_3") == 3
+
+
+def test_a_state_that_is_written_again_is_read_again(tmp_path: Path) -> None:
+    for step in (60, 1200):
+        (tmp_path / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+        assert step_of_folder(tmp_path) == step
+
+
+@pytest.mark.parametrize(("name", "counts"), [("epoch_3", True), ("epoch=2-step=1000", False), ("checkpoint-3", False)])
+def test_a_number_of_epochs_is_told_from_one_of_steps(tmp_path: Path, name: str, counts: bool) -> None:
+    assert counts_epochs(tmp_path / name) is counts
