@@ -133,7 +133,7 @@ class ChatTurns:
         (start, end), stand_in = found
         if "tool_calls" in stand_in and (whole := self._whole_calls(k, (start, end))):
             return whole
-        return self._opening(k, start), end + len(self._end_of_turn(k, end, stand_in))
+        return self._opening(k, start), end + len(self._end_of_turn(k, (start, end), stand_in))
 
     def _opening(self, k: int, start: int) -> int:
         """Where the turn begins whose answer begins at `start`: behind the generation prompt, where that stands before it.
@@ -176,9 +176,9 @@ class ChatTurns:
         start = n_common(through, opening)
         return "" if self._says(k - 1, opening[start:]) else through[start:]
 
-    def _end_of_turn(self, k: int, end: int, stand_in: Message) -> str:
-        """What the template writes after the answer `k`, which ends at `end`, without anything of the next message."""
-        found = self.text[end:]
+    def _end_of_turn(self, k: int, answer: Span, stand_in: Message) -> str:
+        """What the template writes after the answer `k`, without anything of the next message."""
+        found = self.text[answer[1] :]
         at_the_end = self._after_stand_in(k, stand_in)
         before_another = found if k + 1 < len(self.messages) else self._after_stand_in(k, stand_in, followed=True)
         honours_prompt = self._before(k, prompt=True) != self._before(k, prompt=False)
@@ -189,7 +189,19 @@ class ChatTurns:
         if not common.strip() and honours_prompt and self._control(at_the_end) and self._control(before_another):
             # Another end of turn at the end of the conversation than within it.
             return self._control(found)
-        return common
+        return common[: self._before_next_prompt(k, answer[0], at_the_end)]
+
+    def _before_next_prompt(self, k: int, start: int, at_the_end: str) -> int | None:
+        """How much of what ends a conversation comes before the next turn's prompt, where the template always writes that.
+
+        Headers of other messages may begin as the prompt does (Llama 3's), so that it is not seen by what they have in common.
+        None: all of it.
+        """
+        end_of_turn, prompted = self._control(at_the_end), self.text[:start]
+        if not end_of_turn or self._before(k, prompt=False) != prompted:
+            return None
+        places = range(len(end_of_turn), len(at_the_end))
+        return next((c for c in places if at_the_end[c:].strip() and prompted.endswith(at_the_end[c:])), None)
 
     def _after_stand_in(self, k: int, stand_in: Message, *, followed: bool = False) -> str | None:
         """What follows an answer in place of message `k` as the last one, or up to a user's next words; None: unknown."""

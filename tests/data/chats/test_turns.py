@@ -36,6 +36,10 @@ RETURNS = (
 )
 IGNORES_PROMPT = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
 ALWAYS_PROMPTS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>"
+# As Llama 3's of its first days: headers of all roles begin with one token, which is no part of an answer.
+ALWAYS_PROMPTS_BY_ONE_TOKEN = (
+    "{% for m in messages %}<head>{{ m.role }}</head>{{ m.content }}<|end|>{% endfor %}<head>assistant</head>"
+)
 ALWAYS_PROMPTS_WITHOUT_END = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}<|assistant|>"
 PLAIN_WORDS = "{% for m in messages %}{{ m.role.title() }}: {{ m.content }}\n{% endfor %}"
 # Refuses every beginning of a conversation that ends otherwise than with an answer.
@@ -135,6 +139,7 @@ def answers(template: str, messages: list[dict[str, Any]]) -> list[str]:
         (RETURNS, ["hello you<|end|>", "quick</s>"]),
         (IGNORES_PROMPT, ["hello you<|end|>\n", "quick<|end|>\n"]),
         (ALWAYS_PROMPTS, ["hello you<|end|>", "quick<|end|>"]),
+        (ALWAYS_PROMPTS_BY_ONE_TOKEN, ["hello you<|end|>", "quick<|end|>"]),
         (ALWAYS_PROMPTS_WITHOUT_END, ["hello you", "quick"]),
         (PLAIN_WORDS, ["hello you\n", " quick\n"]),
         (COMPLETE_ONLY, ["hello you<|end|>", "quick<|end|>"]),
