@@ -176,6 +176,7 @@ class StoredFiles:
             raise
         except OSError as error:
             where = (
-                f"the lake {self.root} cannot be reached; check `lake.root`, `lake.storage_options` and the environment"
+                f"the store of the lake {self.root} refuses, or cannot be reached; check `lake.root`, "
+                "`lake.storage_options` and the environment"
             )
             raise StoreError.of(where, error) from error

@@ -47,7 +47,8 @@ def test_whatever_a_store_refuses_is_one_sentence_with_its_answer(refused: Lake,
         use(refused)
     said = str(raised.value)
     assert said.startswith(
-        "the lake s3://lake/out cannot be reached; check `lake.root`, `lake.storage_options` and the environment: 403 Forbidden"
+        "the store of the lake s3://lake/out refuses, or cannot be reached; check `lake.root`, `lake.storage_options` and "
+        "the environment: 403 Forbidden"
     )
     assert "\n" not in said
     assert "OUR-KEY" not in said

@@ -79,7 +79,9 @@ def test_a_wrong_key_is_said_without_it(wrong: str, monkeypatch: pytest.MonkeyPa
     for options in ({NAME: wrong}, {}):
         with pytest.raises(LorifError) as listed:
             ObjectStore.at("gs://lake/corpus", options).files()
-        with pytest.raises(StoreError, match=r"the lake gs://lake/out cannot be reached; check `lake.root`") as opened:
+        with pytest.raises(
+            StoreError, match=r"the store of the lake gs://lake/out refuses, or cannot be reached; check `lake.root`"
+        ) as opened:
             Lake("gs://lake/out", options).read(QUERY_SCORES)
         for raised in (listed, opened):
             assert "TOP-SECRET" not in str(raised.value) + repr(raised.value.__cause__)

@@ -281,7 +281,7 @@ def test_a_lake_that_cannot_be_opened_is_said_in_a_sentence_without_the_key(
     with pytest.raises(StoreError) as raised:
         Lake(root, options).read(REPORTS)
     said = str(raised.value)
-    assert said.startswith(f"the lake {root} cannot be reached; check `lake.root`")
+    assert said.startswith(f"the store of the lake {root} refuses, or cannot be reached; check `lake.root`")
     assert said.isprintable(), "on one line, without colours"
     assert "SECRET" not in said
     assert "VE9QLVNFQ1JFVA" not in said
