@@ -1,6 +1,6 @@
 """Two lakes of the same project, table by table: equal bit for bit, to floating point, or not."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -47,10 +47,8 @@ class TableComparison:
             return f"other rows: {self.other_rows:,}"
         if self.other:
             return f"differs in {', '.join(self.other)}"
-        if not self.difference and not self.swapped:
-            return "bit for bit"
         swapped = f", {self.swapped} at a neighbour's rank" if self.swapped else ""
-        return f"to {self.difference:.0e} of the largest value{swapped}"
+        return (f"to {self.difference:.0e} of the largest value" if self.difference else "bit for bit") + swapped
 
 
 def compared(one: Lake, other: Lake) -> Iterator[TableComparison]:
@@ -70,21 +68,38 @@ def compared_rows(name: str, left: pl.DataFrame, right: pl.DataFrame) -> TableCo
     if "rank" in keys:
         keys = [key for key in keys if key not in _SWAPPED]
     left, right = left.sort(keys), right.sort(keys)
-    difference, swapped, others = 0.0, 0, []
+    named = [column for column in _SWAPPED if "rank" in keys and column in left.columns]
+    swapped = max((int(left[column].ne_missing(right[column]).sum()) for column in named), default=0)
+    # What else is said of an example goes with it to the neighbour's rank.
+    pairs = [(left, right)]
+    if swapped:
+        pairs.append(_by_example(left, right, [*(key for key in keys if key != "rank"), *named]))
+    difference, others = 0.0, []
     for column in left.columns:
-        here, there = left[column], right[column]
-        if here.equals(there):
+        if column in named:
             continue
-        if here.dtype.is_float() or (isinstance(here.dtype, pl.List) and here.dtype.inner.is_float()):
-            difference = max(difference, _difference(here, there))
-        elif column in _SWAPPED and "rank" in keys:
-            swapped = max(swapped, int(here.ne_missing(there).sum()))
-        else:
+        apart = min(_difference(here[column], there[column]) for here, there in pairs)
+        if apart == float("inf"):
             others.append(column)
+        else:
+            difference = max(difference, apart)
     return TableComparison(name, left.height, right.height, difference, swapped, tuple(others))
 
 
+def _by_example(left: pl.DataFrame, right: pl.DataFrame, keys: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the rows of examples that both have."""
+    return (
+        left.join(right, on=keys, how="semi", nulls_equal=True).sort(keys),
+        right.join(left, on=keys, how="semi", nulls_equal=True).sort(keys),
+    )
+
+
 def _difference(here: pl.Series, there: pl.Series) -> float:
+    """Return how far numbers are from each other, of the largest; infinity for what differs in anything else."""
+    if here.equals(there):
+        return 0.0
+    if not (here.dtype.is_float() or (isinstance(here.dtype, pl.List) and here.dtype.inner.is_float())):
+        return float("inf")
     if isinstance(here.dtype, pl.List):
         here, there = here.explode(), there.explode()
     if len(here) != len(there) or not here.is_null().equals(there.is_null()):

@@ -36,13 +36,23 @@ def test_ranks_that_changed_places_by_rounding_are_counted() -> None:
     assert str(found).endswith("2 at a neighbour's rank")
 
 
+def test_what_is_said_of_an_example_goes_with_it_to_a_neighbours_rank() -> None:
+    one = SCORES.with_columns(relative_score=pl.Series([0.4, 0.3, 0.1], dtype=pl.Float32))
+    swapped = one.with_columns(
+        example_id=pl.Series(["a", "c", "b"]), relative_score=pl.Series([0.4, 0.1, 0.3], dtype=pl.Float32)
+    )
+    assert str(compared_rows("query_scores", one, swapped)) == "bit for bit, 2 at a neighbour's rank"
+    left_behind = swapped.with_columns(relative_score=pl.Series([0.4, 0.2, 0.3], dtype=pl.Float32))
+    assert not compared_rows("query_scores", one, left_behind).agrees
+
+
 @pytest.mark.parametrize(
     ("other", "said"),
     [
         (SCORES.with_columns(score=pl.col("score") * 1.01), "to 1e-02 of the largest value"),
         (SCORES.head(2), "other rows: 2"),
         (SCORES.with_columns(query_id=pl.Series(["p", "p", "p"])), "differs in query_id"),
-        (SCORES.with_columns(score=pl.Series([4.0, None, 1.0], dtype=pl.Float32)), "to inf of the largest value"),
+        (SCORES.with_columns(score=pl.Series([4.0, None, 1.0], dtype=pl.Float32)), "differs in score"),
         (SCORES.drop("example_id"), "differs in example_id"),
     ],
     ids=["score", "rows", "name", "null", "column"],
