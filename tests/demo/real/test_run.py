@@ -13,6 +13,7 @@ from lorif_assets.demo.real.run import RealDemo, run_real_demo
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.attribution_tables import QUERY_SUMMARIES
 from lorif_assets.lake.evaluation_tables import EVALUATION_FIGURES, EVALUATION_REPORTS
+from lorif_assets.progress import watched
 from lorif_assets.project import Project
 
 pytestmark = pytest.mark.slow
@@ -38,8 +39,14 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def output(demo, home):
-    return run(demo, home)
+def works():
+    return set()
+
+
+@pytest.fixture(scope="module")
+def output(demo, home, works):
+    with watched(lambda label, *_: works.add(label)):
+        return run(demo, home)
 
 
 def test_every_question_is_printed_with_the_ranks_of_its_sources(demo, output):
@@ -48,6 +55,10 @@ def test_every_question_is_printed_with_the_ranks_of_its_sources(demo, output):
     for title in ("asked for by name", "by a description in other words", "a wrong label", "anti-documents"):
         assert title in output
     assert "ranks at base" in output
+
+
+def test_it_shows_how_far_it_is_while_the_models_answer(demo, output, works):
+    assert {f"{name} answers" for name in ("base", demo.adapters[-1].name)} <= works
 
 
 def test_the_base_an_early_and_the_last_step_are_evaluated_with_a_page_each(demo, output):
@@ -83,4 +94,4 @@ def test_a_second_run_computes_nothing(demo, home, output):
     again = run(demo, home)
     assert {file: file.stat().st_mtime_ns for file in files} == files
     assert "partitions" not in again
-    assert again.count("up to date") == output.count("partitions to compute")
+    assert again.count("up to date") == output.count(" to compute")
