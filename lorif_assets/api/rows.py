@@ -12,6 +12,7 @@ from lorif_assets.data.content.columns import refuse_repeated_columns
 from lorif_assets.data.content.query_objectives import ScalarRules
 from lorif_assets.data.examples import NormalisedShard, normalise
 from lorif_assets.data.formats.reader import RawShard
+from lorif_assets.data.packed_rows import unpacked
 from lorif_assets.errors import SourceError
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def normalised_rows(
 ) -> NormalisedShard:
     """Return rows checked, with ids and content hashes, as those of a source are; those that cannot be used are set aside.
 
-    A row's id is that of the column that `columns` names, or else of `id`; where there is none, its number, from 0.
+    A row's id is that of the column that `columns` names, or else of `id`; where there is none, its number, from 0. Of
+    examples, each sequence that is packed in a row of token ids is one.
 
     Args:
         rows: as a caller has them.
@@ -50,7 +52,8 @@ def normalised_rows(
         if _ID not in found:
             found = (*found, _ID)
             listed = [{**row, _ID: str(number)} for number, row in enumerate(listed)]
-    return normalise(RawShard(f"the {name}", found, tuple(enumerate(listed))), roles, name, scalar_rules)
+    raw = RawShard(f"the {name}", found, tuple(enumerate(listed)))
+    return normalise(unpacked(raw, roles) if scalar_rules is None else raw, roles, name, scalar_rules)
 
 
 def _each(rows: object, name: str) -> Iterable[Any]:

@@ -64,6 +64,7 @@ def _stored(run: PartitionRun, source: Source, piece: ShardSlice, share: Rejecte
     if notice := unread_input_notice(source.columns, raw.columns):
         run.log.warning(f"{shard}: {notice}")
     examples = sort_out(raw, source.columns, shard)
+    share.count(shard, len(raw.rows) + len(raw.malformed))
     share.replace(shard, examples.rejected, raw.place)
     require_usable(raw, examples)
     share.refuse(shard, examples.rejected)
@@ -85,6 +86,8 @@ def _gone(shard: str, found: Survey) -> str:
 
 def _rejected_shares(run: PartitionRun, pieces: Iterable[ShardSlice]) -> Mapping[str, RejectedShare]:
     """Return, by source, what may be set aside of its rows in all of its shards."""
+    # Of rows that sequences are packed in, there are more examples.
+    stored = dict(run.lake.read(TRAINING_EXAMPLES, ["shard"])["shard"].value_counts().iter_rows())
     by_source: dict[str, list[ShardSlice]] = {source.name: [] for source in run.settings.sources}
     for piece in pieces:
         by_source[piece.source].append(piece)
@@ -93,7 +96,7 @@ def _rejected_shares(run: PartitionRun, pieces: Iterable[ShardSlice]) -> Mapping
             run.lake,
             "training_examples",
             f"source '{name}'",
-            {piece.shard: piece.rows for piece in of_source},
+            {piece.shard: max(piece.rows, stored.get(piece.shard, 0)) for piece in of_source},
             run.settings.data.max_rejected_share,
         )
         for name, of_source in by_source.items()

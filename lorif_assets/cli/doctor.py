@@ -171,13 +171,16 @@ def _look(project: Project, found: _Findings) -> tuple[int, ExampleReader | None
         found.row(label, of_model)
     found.notes("training recipe", filter(None, [changed_trainer_notice(settings, project.lake)]))
     found.announce("reading rows of the data")
-    found.contents(content_findings(project, next(iter(readers), None), examples, query_sets))
+    contents = list(content_findings(project, next(iter(readers), None), examples, query_sets))
+    found.contents(contents)
     found.notes("recipe", wasted_notes(project))
     found.notes("learned by heart", _learned(project))
     if not found.faults:
         found.row("active", lambda: _active(project))
         found.row("scores", lambda: _looked_at(project))
-    return sum(examples.values()), next(iter(readers), None)
+    rows = {f"source {name}": number for name, number in examples.items()}
+    packed = {finding.what: finding.n_examples for finding in contents if finding.n_examples is not None}
+    return sum((rows | packed).values()), next(iter(readers), None)
 
 
 def _print_costs(console: Console, project: Project, n_examples: int, max_length: int, *, sound: bool) -> None:

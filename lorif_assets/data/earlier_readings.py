@@ -42,8 +42,8 @@ _READ_OTHERWISE: Mapping[ContentFormat, Mapping[str, Mapping[str, str]]] = {
         "": {"metadata": r'"(completion_mask|assistant_masks|loss_mask|position_ids|seq_lengths)"\s*:'},
     },
 }
-# Decimals, floats and bytes were no ids.
-_REFUSED_ID = ", not text or an integer"
+# Decimals, floats and bytes were no ids, and rows of several sequences no examples.
+_REFUSED = r", not text or an integer$|, each of which the model saw alone: "
 
 
 def marked(source_version: str, examples: pa.Table) -> str:
@@ -82,10 +82,10 @@ def read_otherwise(lake: Lake, schema: TableSchema, parts: Collection[str]) -> s
     }
 
 
-def refused_ids(lake: Lake, stage: str) -> set[str]:
-    """Return the partitions of a stage with rows that were set aside for an id of a type that is taken now."""
+def refused_before(lake: Lake, stage: str) -> set[str]:
+    """Return the partitions of a stage with rows that were set aside for what is taken now: types of ids, packed sequences."""
     found = lake.read(REJECTED, ["part", "reason"], stage=stage)
-    return set(found.filter(pl.col("reason").str.ends_with(_REFUSED_ID))["part"])
+    return set(found.filter(pl.col("reason").str.contains(_REFUSED))["part"])
 
 
 # By lake, table, part and hash of its rows.

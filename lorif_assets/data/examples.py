@@ -42,11 +42,12 @@ class NormalisedShard:
 def normalise(raw: RawShard, columns: Columns, shard: str, scalar_rules: ScalarRules | None = None) -> NormalisedShard:
     """Examples of one shard, in the order of its rows.
 
-    An example's id is its id column as text, else what its format gives as one, else `<shard>/<row>`. Its content hash
-    covers the content alone; the shard's hash covers ids, contents and metadata of the accepted rows, in order. Rows are
-    set aside when their content is null, empty, of the wrong type or without loss, and when their id is null or was used
-    by an earlier row. Rows of a query set, for which there are `scalar_rules`, may also say what they ask about; examples
-    then have a column `objective`, which the content's hash covers where it is not null.
+    An example's id is its id column as text, else what its format gives as one, else `<shard>/<row>`, with `#` and its number
+    where it is a sequence that was packed in the row. Its content hash covers the content alone; the shard's hash covers ids,
+    contents and metadata of the accepted rows, in order. Rows are set aside when their content is null, empty, of the wrong
+    type or without loss, and when their id is null or was used by an earlier row. Rows of a query set, for which there are
+    `scalar_rules`, may also say what they ask about; examples then have a column `objective`, which the content's hash covers
+    where it is not null.
 
     Raises:
         SourceError: the content columns cannot be told, or no row can be used.
@@ -72,7 +73,7 @@ def sort_out(raw: RawShard, columns: Columns, shard: str, scalar_rules: ScalarRu
     Raises:
         SourceError: the content columns cannot be told.
     """
-    rejected = [RejectedRow(_default_id(shard, m.row), m.row, m.reason, m.excerpt) for m in raw.malformed]
+    rejected = [RejectedRow(f"{shard}/{raw.part(m.row)}", m.row, m.reason, m.excerpt) for m in raw.malformed]
     schema = TRAINING_EXAMPLES.columns
     if scalar_rules is not None:
         schema = schema.append(QUERY_EXAMPLES.columns.field("objective"))
@@ -90,7 +91,7 @@ def sort_out(raw: RawShard, columns: Columns, shard: str, scalar_rules: ScalarRu
     examples: list[dict[str, Any]] = []
     row_of_id: dict[str, int] = {}
     for row, values in raw.rows:
-        example_id = _default_id(shard, row)
+        example_id = f"{shard}/{raw.part(row)}"
         try:
             _refuse_unreadable(values, used)
             example_id = _example_id(values, roles, default=example_id)
@@ -130,10 +131,6 @@ def _shard(
 def hash_of_rows(examples: Iterable[Mapping[str, Any]]) -> str:
     """Return the hash of a shard with these rows of `training_examples`, in their order."""
     return content_hash([[e["example_id"], e["content_hash"], e["metadata"]] for e in examples])
-
-
-def _default_id(shard: str, row: int) -> str:
-    return f"{shard}/{row:06d}"
 
 
 def _example_id(values: Mapping[str, Any], roles: ColumnRoles, default: str) -> str:

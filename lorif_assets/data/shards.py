@@ -11,6 +11,7 @@ from lorif_assets.data.formats import readers
 from lorif_assets.data.formats.delta_changes import Changes
 from lorif_assets.data.formats.paths import is_remote, locate, passed_over
 from lorif_assets.data.formats.reader import MalformedRow, RawShard, ShardSlice, state_of, version_of
+from lorif_assets.data.packed_rows import unpacked
 from lorif_assets.errors import SourceError
 
 _NAMES_SHOWN = 5
@@ -153,7 +154,7 @@ def _refuse_shared_name(piece: ShardSlice, other: ShardSlice) -> None:
 
 
 def read_shard(source: Source, piece: ShardSlice, base: Path) -> RawShard:
-    """Raw rows of one shard; only the slice is held in memory.
+    """Raw rows of one shard, with sequences that are packed in one as rows of their own; only the slice is held in memory.
 
     Raises:
         SourceError: a named column is missing, the file is unreadable, or it has changed since it was listed.
@@ -161,7 +162,8 @@ def read_shard(source: Source, piece: ShardSlice, base: Path) -> RawShard:
     raw = readers()[piece.kind].read(source, piece, base)
     if raw.rows:
         require_columns(source.columns, raw.columns, raw.origin)
-    return replace(raw, file=piece.uri, first_row=piece.offset if piece.bucket is None else None)
+    raw = replace(raw, file=piece.uri, first_row=piece.offset if piece.bucket is None else None)
+    return unpacked(raw, source.columns)
 
 
 def read_source(source: Source, base: Path) -> RawShard:

@@ -10,10 +10,12 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float64, Int64
 
-from lorif_assets.config.sources import Source
+from lorif_assets.config.sources import Columns, Source
 from lorif_assets.data.examples import sort_out
 from lorif_assets.data.formats import readers
-from lorif_assets.data.formats.reader import ShardSlice
+from lorif_assets.data.formats.reader import RawShard, ShardSlice
+from lorif_assets.data.packed_rows import columns_by_token
+from lorif_assets.data.rows.row_ids import text_of_id
 from lorif_assets.data.shards import read_shard
 from lorif_assets.errors import MismatchError, SettingsError, SourceError
 
@@ -46,9 +48,9 @@ class TypedRows:
             SettingsError: they have a column of this name.
         """
         _refuse_second(self.source, column, self.values.column_names)
-        # What `datasets` says there of the columns would be wrong.
-        kept = {key: value for key, value in (self.values.schema.metadata or {}).items() if key != b"huggingface"}
-        values = self.values.append_column(column, pa.array(weights)).replace_schema_metadata(kept)
+        values = self.values.append_column(column, pa.array(weights)).replace_schema_metadata(
+            _without_features(self.values)
+        )
         return TypedRows(self.source, values)
 
 
@@ -101,7 +103,7 @@ def no_common_type(source: str, column: str, error: Exception) -> SourceError:
 
 
 def source_rows(source: Source, piece: ShardSlice, base: Path, shard_hash: str, places: Sequence[int]) -> SourceRows:
-    """Return rows of a shard by their places in it.
+    """Return rows of a shard by their places in it; of a row that sequences are packed in, those sequences.
 
     Args:
         source: that it is of.
@@ -121,16 +123,37 @@ def source_rows(source: Source, piece: ShardSlice, base: Path, shard_hash: str, 
             "`lorif materialize` first"
         )
     table = readers()[piece.kind].table(source, piece, base)
-    if table is not None:
-        return TypedRows(source.name, _at(table, np.array(places)))
     values = dict(raw.rows)
-    return ObjectRows(source.name, [values[place] for place in places])
+    chosen = [values[place] for place in places]
+    if raw.parts and (column := source.columns.id) is not None:
+        # Of numbers, those of sequences are text.
+        chosen = [{**row, column: text_of_id(row[column], column)} for row in chosen]
+    if table is None:
+        return ObjectRows(source.name, chosen)
+    rows = _at(table, np.array([raw.part(place).row for place in places]))
+    return TypedRows(source.name, _as_sequences(rows, chosen, source.columns, raw) if raw.parts else rows)
+
+
+def _as_sequences(table: pa.Table, rows: Sequence[Mapping[str, Any]], columns: Columns, raw: RawShard) -> pa.Table:
+    """Return a table of the rows that sequences were packed in as one of the sequences."""
+    names = columns_by_token(columns, raw)
+    for name in (*names, *([] if columns.id is None else [columns.id])):
+        kind = table.schema.field(name).type if name in names else None
+        if kind is not None and pa.types.is_fixed_size_list(kind):
+            kind = pa.list_(kind.value_type)
+        table = table.set_column(table.column_names.index(name), name, pa.array([row[name] for row in rows], kind))
+    return table.select(raw.columns).replace_schema_metadata(_without_features(table))
 
 
 def _at(table: pa.Table, places: Int64[np.ndarray, " n"]) -> pa.Table:
     """Return the rows at ascending places, run by run: Arrow's `take` does not know the string views of some files."""
     runs = np.split(places, np.flatnonzero(np.diff(places) != 1) + 1)
     return pa.concat_tables(table.slice(int(run[0]), len(run)) for run in runs)
+
+
+def _without_features(table: pa.Table) -> dict[bytes, bytes]:
+    """Return what is said of a table but for what `datasets` says of its columns, which is wrong where they are others."""
+    return {key: value for key, value in (table.schema.metadata or {}).items() if key != b"huggingface"}
 
 
 def _refuse_second(source: str, column: str, names: Collection[str]) -> None:

@@ -16,7 +16,7 @@ from lorif_assets.attribution.stored.versions import (
     report_version,
 )
 from lorif_assets.config.content_hash import content_hash
-from lorif_assets.data.earlier_readings import read_otherwise, refused_ids, unmarked
+from lorif_assets.data.earlier_readings import read_otherwise, refused_before, unmarked
 from lorif_assets.data.query_files import query_source, source_version
 from lorif_assets.errors import SourceError
 from lorif_assets.freshness.incomplete import marked_version
@@ -72,7 +72,7 @@ def _with_earlier_readings(
 ) -> StalePartitions:
     """Return what is stale, and of the parts whose source did not change those that are to be read again all the same."""
     same = [part for part in parts if part in stored and part not in stale]
-    again = read_otherwise(freshness.lake, table, same) | (refused_ids(freshness.lake, table.name) & {*same})
+    again = read_otherwise(freshness.lake, table, same) | (refused_before(freshness.lake, table.name) & {*same})
     reason = "an earlier version read its rows otherwise"
     return {**stale, **{part: Stale(reason, f"{stored[part]} read again") for part in same if part in again}}
 

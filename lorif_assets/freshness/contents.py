@@ -44,6 +44,8 @@ class Finding:
     what: str
     text: str
     is_fault: bool
+    n_examples: int | None = None
+    """Of a source, about how many examples it has, where that is not its number of rows."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ class _Sample:
     scalar_rules: ScalarRules | None = None
     """Of queries; None: they are training examples."""
     n_rows: int = 0
+    n_source_rows: int = 0
+    """Rows of the source that these are, or that these were packed in."""
     unreadable: list[str] = field(default_factory=list)
     unusable: list[str] = field(default_factory=list)
     first_place: str = ""
@@ -109,6 +113,7 @@ class _Sample:
     def add(self, shard: str, raw: RawShard, columns: Columns, reader: ExampleReader | None, *, is_whole: bool) -> None:
         """Read the rows of a shard, of which these are all or the first."""
         self.n_rows += len(raw.rows) + len(raw.malformed)
+        self.n_source_rows += raw.n_source_rows
         self.ids.add(_unused_id(raw, columns))
         try:
             read = sort_out(raw, columns, shard, self.scalar_rules)
@@ -163,13 +168,17 @@ def _source_findings(project: Project, reader: ExampleReader | None, rows: Mappi
         sample, what = _Sample(), f"source {source.name}"
         try:
             for piece, raw in sampled_rows(source, settings.base, SAMPLE_ROWS):
-                is_whole = len(raw.rows) + len(raw.malformed) == piece.rows
+                is_whole = raw.n_source_rows == piece.rows
                 sample.add(piece.shard, raw, source.columns, reader, is_whole=is_whole)
         except SourceError as error:
             sample.faults[str(error)] = None
         yield from _findings(what, f"lorif preview --source {source.name}", sample, reader, max_share)
         unusable += sample.unusable
-        share_of_source = rows[source.name] / max(sample.n_rows, 1)
+        share_of_source = rows[source.name] / max(sample.n_source_rows, 1)
+        if sample.n_rows > sample.n_source_rows:
+            n_examples = round(sample.n_rows * share_of_source)
+            words = f"its rows hold several sequences each, about {n_examples:,} in all, and each is an example"
+            yield Finding(what, words, is_fault=False, n_examples=n_examples)
         expected += len(sample.unusable) * share_of_source
         total += (sample.n_rows - len(sample.unreadable)) * share_of_source
     if reader and expected > max_share * total:

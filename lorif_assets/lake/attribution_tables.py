@@ -34,7 +34,7 @@ TRAINING_EXAMPLES = table(
     "A training example, normalised.",
     shard=pa.string(),
     example_id=pa.string(),
-    row=(pa.int64(), "position in the source's shard, rejected rows counted"),
+    row=(pa.int64(), "position in the source's shard, rejected rows and each sequence of a packed row counted"),
     **_CONTENT,
     shard_hash=pa.string(),
     source_version=(pa.string(), "of the file it was read from: whether to read it again"),

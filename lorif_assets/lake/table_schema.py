@@ -17,7 +17,7 @@ _MEANINGS: Mapping[str, str] = {
     "layer": "module path of the layer",
     "example_id": "id of the training example",
     "query_id": "id of the query",
-    "row": "position in the file or shard that it was read from, rejected rows counted",
+    "row": "position in the file or shard that it was read from, rejected rows and sequences of a packed row counted",
     "d1": "projected width of the layer's input",
     "d2": "projected width of the layer's output",
     "token_id": "id of the token",

@@ -124,8 +124,17 @@ def test_token_ids_whose_masks_were_metadata_are_read_again_once(private_project
         assert ("bare-a-00000" in project.stale("training_examples")) is is_stale
 
 
-def test_rows_set_aside_for_the_type_of_their_ids_are_read_again(private_project: TinyProject) -> None:
-    reason = "id (column 'id') is float, not text or an integer"
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "id (column 'id') is float, not text or an integer",
+        "seq_lengths shows 2 sequences in the row, each of which the model saw alone: give the source one row for each "
+        "sequence. Where it saw them as one, leave the column out by columns.metadata",
+        "attention_mask numbers 2 sequences in the row, each of which the model saw alone: give the source one row for each "
+        "sequence",
+    ],
+)
+def test_rows_set_aside_for_what_is_taken_now_are_read_again(private_project: TinyProject, reason: str) -> None:
     rejected = rejected_table([RejectedRow("x", 0, reason, "")])
     replace_rejected(private_project.lake, "training_examples", SHARDS[1], rejected)
     assert set(private_project.stale("training_examples")) == {SHARDS[1]}

@@ -8,7 +8,13 @@ from typing import Any
 
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.chats.conversations import TEMPLATE_ARGUMENTS
-from lorif_assets.data.content.token_masks import SEQUENCE_ENDS, SEQUENCE_LENGTHS, SEQUENCE_NUMBERS
+from lorif_assets.data.content.token_masks import (
+    ATTENTION_MASK,
+    POSITIONS,
+    SEQUENCE_ENDS,
+    SEQUENCE_LENGTHS,
+    SEQUENCE_NUMBERS,
+)
 from lorif_assets.errors import SourceError
 
 
@@ -51,10 +57,10 @@ _USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "completion": ("completion", "answer", "output", "response", "target", "reply"),
 }
 # What tokenizers write beside `input_ids`.
-_TOKENIZER_OUTPUTS = ("attention_mask", "token_type_ids", "special_tokens_mask")
+_TOKENIZER_OUTPUTS = (ATTENTION_MASK, "token_type_ids", "special_tokens_mask")
 # What trainers write beside `input_ids`: which tokens carry loss, and where one of several sequences in a row ends.
 _LOSS_MASKS = ("completion_mask", "assistant_masks", "loss_mask")
-_PACKING = ("position_ids", *SEQUENCE_LENGTHS, *SEQUENCE_ENDS, *SEQUENCE_NUMBERS)
+_PACKING = (POSITIONS, *SEQUENCE_LENGTHS, *SEQUENCE_ENDS, *SEQUENCE_NUMBERS)
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,16 @@ class ColumnRoles:
         single = (self.id, self.attention_mask, self.preference)
         named = (name for name in single if name is not None)
         return (*self.content.values(), *named, *self.loss_masks, *self.packing, *self.metadata)
+
+    @property
+    def packing_marks(self) -> tuple[str, ...]:
+        """The columns that show where sequences of a row of token ids end; the attention mask may number them."""
+        return self.packing if self.attention_mask is None else (*self.packing, self.attention_mask)
+
+    @property
+    def by_token(self) -> tuple[str, ...]:
+        """Beside token ids, the columns with an entry for each token."""
+        return (*self.content.values(), *self.loss_masks, *_TOKENIZER_OUTPUTS)
 
 
 def column_roles(columns: Columns, column_names: tuple[str, ...], origin: str) -> ColumnRoles:
@@ -118,7 +134,7 @@ def column_roles(columns: Columns, column_names: tuple[str, ...], origin: str) -
     loss_masks: tuple[str, ...] = ()
     packing: tuple[str, ...] = ()
     if chosen is ContentFormat.INPUT_IDS:
-        attention_mask = "attention_mask" if "attention_mask" in column_names else None
+        attention_mask = ATTENTION_MASK if ATTENTION_MASK in column_names else None
         if columns.metadata is None:
             loss_masks = _present(_LOSS_MASKS, column_names, no_metadata)
             packing = _present(_PACKING, column_names, no_metadata)

@@ -41,8 +41,8 @@ def read_content(values: Mapping[str, Any], roles: ColumnRoles) -> dict[str, Any
     raw = {role: values.get(column) for role, column in roles.content.items()}
     if roles.prompt_format is not None:
         raw["prompt"] = _formatted(_prompt_format(roles, values), values)
-    for column in roles.packing:
-        refuse_packed(column, values.get(column), raw.get("input_ids"))
+    if isinstance(ids := raw.get("input_ids"), list):
+        refuse_packed({column: values.get(column) for column in roles.packing_marks}, len(ids))
     for column in roles.loss_masks:
         raw = with_loss_mask(raw, column, values.get(column))
     if roles.attention_mask is not None:

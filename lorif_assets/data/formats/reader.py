@@ -68,11 +68,23 @@ class MalformedRow:
 
 
 @dataclass(frozen=True)
+class RowPart:
+    """A row of the source's shard, or one of the sequences that are packed in it, numbered from 1."""
+
+    row: int
+    sequence: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.row:06d}" if self.sequence is None else f"{self.row:06d}#{self.sequence}"
+
+
+@dataclass(frozen=True)
 class RawShard:
     """Rows as they are in the source, with their position in the shard; malformed ones keep theirs.
 
     `file` is what they were read from, and `first_row` the position in it of the shard's first row, where it has one.
-    `files` has that of each row, where a row is a whole file.
+    `files` has that of each row, where a row is a whole file. `parts` says what each is of the source, where sequences that
+    are packed in rows were made rows of their own; without it, each is the row of its position.
     """
 
     origin: str  # for messages
@@ -83,12 +95,25 @@ class RawShard:
     file: str = ""
     first_row: int | None = None
     files: tuple[str, ...] = ()
+    parts: tuple[RowPart, ...] = ()
+
+    def part(self, row: int) -> RowPart:
+        """Return what a row of the shard is of the source."""
+        return self.parts[row] if self.parts else RowPart(row)
 
     def place(self, row: int) -> str:
         """Return where a person finds a row of the shard: the file and, counted from 0, its row there."""
         if self.files:
             return self.files[row]
-        return self.file if self.first_row is None else f"{self.file}, row {self.first_row + row}"
+        part = self.part(row)
+        within = "" if part.sequence is None else f", sequence {part.sequence}"
+        return (self.file if self.first_row is None else f"{self.file}, row {self.first_row + part.row}") + within
+
+    @property
+    def n_source_rows(self) -> int:
+        """The rows of the source that these are, or are of."""
+        numbers = [*(row for row, _ in self.rows), *(line.row for line in self.malformed)]
+        return len({self.part(number).row for number in numbers})
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class RejectedShare:
     whole: str
     """What it is, for messages."""
     rows: Mapping[str, int]
-    """The stage's partitions that make up the whole, and how many rows each has."""
+    """The stage's partitions that make up the whole, and how many rows each has, as far as that shows before it is read."""
     max_share: float
 
     def replace(self, part: str, rejected: pa.Table, place: Callable[[int], str | None] = lambda _row: None) -> None:
@@ -38,6 +38,10 @@ class RejectedShare:
         """
         replace_rejected(self.lake, self.stage, part, rejected, place)
         self._reasons[part] = rejected["reason"].to_pylist()
+
+    def count(self, part: str, n_rows: int) -> None:
+        """Take a partition for one of so many rows, as it was read."""
+        self._n_rows[part] = n_rows
 
     def refuse(self, part: str, rejected: pa.Table) -> None:
         """Refuse to go on where these rows of a partition, with those set aside of the others, are too many.
@@ -50,7 +54,7 @@ class RejectedShare:
         if not rejected.num_rows:
             return
         reasons = {**self._reasons, part: rejected["reason"].to_pylist()}
-        usable = {one: rows for one, rows in self.rows.items() if len(reasons.get(one, ())) < rows}
+        usable = {one: rows for one, rows in self._n_rows.items() if len(reasons.get(one, ())) < rows}
         counts = count_reasons(chain.from_iterable(reasons.get(one, ()) for one in usable))
         count, n_rows = sum(counts.values()), sum(usable.values())
         if count > self.max_share * n_rows:
@@ -59,6 +63,10 @@ class RejectedShare:
                 f"`data.max_rejected_share` = {self.max_share:g} allows: {in_words(counts)}. The table `rejected` lists them; "
                 "correct the data, or raise the setting"
             )
+
+    @cached_property
+    def _n_rows(self) -> dict[str, int]:
+        return dict(self.rows)
 
     @cached_property
     def _reasons(self) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""What trainers write beside token ids: masks of the loss are followed, and rows of several sequences set aside."""
+"""What trainers write beside token ids: masks of the loss are followed, and shifted labels set the row aside."""
 
 from typing import Any
 
@@ -68,31 +68,6 @@ def test_a_mask_that_the_settings_name_is_what_they_say() -> None:
 )
 def test_a_mask_that_is_none_sets_the_row_aside(mask: Any, why: str) -> None:
     assert reason({"input_ids": IDS, "completion_mask": mask}) == why
-
-
-@pytest.mark.parametrize(
-    "packing",
-    [
-        {"position_ids": [0, 1, 0, 1]},
-        {"position_ids": [0.0, 1.0, 0.0, 1.0]},
-        {"seq_lengths": [2, 2]},
-        {"seq_lengths": [2.0, 2.0]},
-        {"attention_mask": [1, 1, 2, 2]},
-        {"attention_mask": [1.0, 1.0, 2.0, 2.0]},
-        {"cu_seqlens": [0, 2, 4]},
-        {"cu_seqlens": [0, 2, 4, 4]},
-        {"cu_seq_lens_q": [0, 2, 4]},
-        {"seq_idx": [0, 0, 1, 1]},
-        {"sequence_id": [0, 0, 1, -1]},
-        {"segment_ids": [1, 2, 0, 0]},
-        {"document_ids": [88, 88, 7, 7]},
-    ],
-)
-def test_a_row_of_several_sequences_is_set_aside(packing: dict[str, list[int]]) -> None:
-    (column,) = packing
-    why = reason({"input_ids": IDS, **packing})
-    assert why.startswith(column)
-    assert "2 sequences in the row, each of which the model saw alone: give the source one row for each" in why
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,294 @@
+"""Sequences that trainers packed in one row of token ids are examples of their own; contradictory marks set the row aside."""
+
+import io
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from lorif_assets.api.rows import normalised_rows
+from lorif_assets.cli.doctor import diagnose
+from lorif_assets.config.sources import Columns, Source
+from lorif_assets.data.content.query_objectives import NO_SCALARS
+from lorif_assets.data.content.token_masks import packed_sequences
+from lorif_assets.data.examples import NormalisedShard, sort_out
+from lorif_assets.data.formats.reader import MalformedRow, RawShard
+from lorif_assets.data.packed_rows import unpacked
+from lorif_assets.data.preview import first_rows
+from lorif_assets.data.shards import list_shards, read_shard
+from lorif_assets.data.source_rows import source_rows
+from lorif_assets.data.written_rows import write_parquet
+from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from tests.conftest import TinyProject
+
+IDS = [5, 6, 7, 8, 9]
+
+
+def raw(*rows: dict[str, Any], **columns: Any) -> RawShard:
+    names = tuple(dict.fromkeys(name for row in rows for name in row))
+    return unpacked(
+        RawShard("a.jsonl", names, tuple(enumerate(rows)), file="a.jsonl", first_row=10), Columns(**columns)
+    )
+
+
+def shard(*rows: dict[str, Any], **columns: Any) -> NormalisedShard:
+    return sort_out(raw(*rows, **columns), Columns(**columns), "s-00000")
+
+
+def tokens(*rows: dict[str, Any], **columns: Any) -> dict[str, list[int]]:
+    found = shard(*rows, **columns)
+    assert found.rejected.num_rows == 0
+    return {example["example_id"]: example["input_ids"] for example in found.examples.to_pylist()}
+
+
+def reason(row: dict[str, Any], **columns: Any) -> str:
+    (why,) = shard(row, **columns).rejected["reason"].to_pylist()
+    return str(why)
+
+
+@pytest.mark.parametrize(
+    "packing",
+    [
+        {"position_ids": [0, 1, 0, 1, 2]},
+        {"position_ids": [0.0, 1.0, 0.0, 1.0, 2.0]},
+        {"seq_lengths": [2, 3]},
+        {"seq_lengths": [2.0, 3.0]},
+        {"attention_mask": [1, 1, 2, 2, 2]},
+        {"cu_seqlens": [0, 2, 5]},
+        {"cu_seqlens": [0, 2, 5, 5]},
+        {"cu_seq_lens_q": [0, 2, 5]},
+        {"seq_idx": [0, 0, 1, 1, 1]},
+        {"segment_ids": [1, 1, 2, 2, 2]},
+        {"document_ids": [88, 88, 7, 7, 7]},
+        {"position_ids": [0, 1, 0, 1, 2], "seq_lengths": [2, 3], "attention_mask": [1] * 5},
+    ],
+)
+def test_each_sequence_of_a_packed_row_is_an_example_of_its_own(packing: dict[str, list[int]]) -> None:
+    assert tokens({"input_ids": IDS, **packing}) == {"s-00000/000000#1": [5, 6], "s-00000/000000#2": [7, 8, 9]}
+
+
+@pytest.mark.parametrize(
+    "packing",
+    [
+        {"position_ids": [0, 1, 0, 1, 0]},
+        {"position_ids": [0, 1, 0, 1, 2], "attention_mask": [1, 1, 1, 1, 0]},
+        {"seq_lengths": [2, 2], "attention_mask": [1, 1, 1, 1, 0]},
+        {"attention_mask": [1, 1, 2, 2, 0]},
+        {"sequence_id": [0, 0, 1, 1, -1]},
+        {"segment_ids": [1, 1, 2, 2, 0]},
+        {"seq_lengths": [2, 2, 1]},
+    ],
+)
+def test_padding_and_sequences_of_one_token_are_in_no_example(packing: dict[str, list[int]]) -> None:
+    assert list(tokens({"input_ids": IDS, **packing}).values()) == [[5, 6], [7, 8]]
+
+
+def test_labels_and_masks_of_the_loss_are_those_of_the_sequence() -> None:
+    row = {"input_ids": IDS, "labels": [-100, 6, 7, -100, 9], "loss_mask": [1, 1, 0, 1, 1], "seq_lengths": [2, 3]}
+    found = shard(row).examples
+    assert found["labels"].to_pylist() == [[-100, 6], [-100, -100, 9]]
+    assert set(found["metadata"].to_pylist()) == {"{}"}
+
+
+def test_a_sequence_has_the_id_and_the_metadata_of_its_row() -> None:
+    rows = (
+        {"id": 7, "topic": "foxes", "input_ids": IDS, "seq_lengths": [2, 3]},
+        {"id": 8, "topic": "x", "input_ids": IDS},
+    )
+    found = shard(*rows, id="id").examples
+    assert found["example_id"].to_pylist() == ["7#1", "7#2", "8"]
+    assert list(map(json.loads, found["metadata"].to_pylist())) == [
+        {"topic": "foxes"},
+        {"topic": "foxes"},
+        {"topic": "x"},
+    ]
+
+
+def test_examples_are_numbered_through_and_their_place_is_that_of_their_row() -> None:
+    packed = {"input_ids": IDS, "seq_lengths": [2, 3]}
+    found = raw(packed, {"input_ids": IDS}, {"input_ids": None}, packed)
+    assert sort_out(found, Columns(), "s-00000").examples["row"].to_pylist() == [0, 1, 2, 4, 5]
+    assert [found.place(row) for row in (1, 2, 3, 4)] == [
+        *("a.jsonl, row 10, sequence 2", "a.jsonl, row 11", "a.jsonl, row 12", "a.jsonl, row 13, sequence 1"),
+    ]
+    assert found.n_source_rows == 4
+
+
+def test_malformed_rows_keep_their_place_among_packed_ones() -> None:
+    packed = {"input_ids": IDS, "seq_lengths": [2, 3]}
+    found = RawShard("a.jsonl", tuple(packed), ((0, packed), (2, packed)), (MalformedRow(1, "broken", "{"),), file="a")
+    (bad,) = sort_out(unpacked(found, Columns()), Columns(), "s-00000").rejected.to_pylist()
+    assert (bad["example_id"], bad["row"], bad["reason"]) == ("s-00000/000001", 2, "broken")
+
+
+def test_a_shard_without_packed_rows_is_read_as_ever() -> None:
+    rows = RawShard("a", ("input_ids", "position_ids"), ((0, {"input_ids": IDS, "position_ids": [0, 1, 2, 3, 4]}),))
+    assert unpacked(rows, Columns()) is rows
+
+
+@pytest.mark.parametrize(
+    ("packing", "why"),
+    [
+        (
+            {"position_ids": [0, 1, 0, 1, 2], "seq_lengths": [3, 2]},
+            "position_ids and seq_lengths contradict one another",
+        ),
+        (
+            {"position_ids": [0, 1, 2, 3, 4], "seq_lengths": [3, 2]},
+            "1 sequence of 5 tokens, by the other 2 sequences of 5",
+        ),
+        ({"position_ids": [7, 8, 0, 1, 2]}, "position_ids are 7 where a sequence begins, at token 0, and not 0"),
+        ({"position_ids": [0, 1, 0, 1]}, "position_ids has 4 entries and input_ids 5"),
+        ({"seq_lengths": [2, 2]}, "seq_lengths ends no sequences of the 5 tokens that the row has without padding"),
+        ({"seq_lengths": [1, 1, 1, 1, 1]}, "seq_lengths shows sequences of one token alone, which nothing predicts"),
+        ({"seq_lengths": [7, -2]}, "seq_lengths ends no sequences of the 5 tokens"),
+        ({"cu_seqlens": [0, 2, 9]}, "cu_seqlens ends no sequences of the 5 tokens"),
+        ({"cu_seqlens": [1, 2, 5]}, "cu_seqlens ends no sequences of the 5 tokens"),
+        ({"cu_seqlens": [0, 4, 2, 5]}, "cu_seqlens ends no sequences of the 5 tokens"),
+        ({"seq_idx": [0, 0, 1, 1, 0]}, "seq_idx has the number 0 for tokens that do not lie together"),
+        ({"attention_mask": [1, 1, 2, 2, 1]}, "attention_mask has the number 1 for tokens that do not lie together"),
+        ({"seq_lengths": [2, 3], "attention_mask": [1, 0, 1, 1, 1]}, "attention_mask hides tokens"),
+        ({"seq_lengths": [2, 3], "labels": [5, 6]}, "labels has 2 entries and input_ids 5"),
+    ],
+)
+def test_marks_that_contradict_one_another_or_the_tokens_set_the_row_aside(packing: dict[str, Any], why: str) -> None:
+    assert why in reason({"input_ids": IDS, **packing})
+
+
+def test_a_query_is_one_sequence() -> None:
+    row = {"input_ids": IDS, "seq_lengths": [2, 3]}
+    queries = sort_out(RawShard("queries", tuple(row), ((0, row),)), Columns(), "queries", NO_SCALARS)
+    assert queries.rejected["reason"].to_pylist() == [
+        "the row holds 2 sequences of 5 tokens by its seq_lengths: give each a row of its own"
+    ]
+
+
+@given(st.lists(st.integers(1, 6), min_size=2, max_size=8), st.integers(0, 3))
+def test_whatever_was_packed_is_found_again_by_every_mark(lengths: list[int], n_padding: int) -> None:
+    n = sum(lengths)
+    ends = [sum(lengths[:k]) for k in range(len(lengths) + 1)]
+    expected = tuple(range(a, b) for a, b in pairwise(ends) if b - a > 1)
+    assume(len(expected) > 1)
+    mask = [1] * n + [0] * n_padding
+    numbers = [number for number, length in enumerate(lengths, start=1) for _ in range(length)]
+    marks = {
+        "seq_lengths": lengths,
+        "cu_seqlens": ends,
+        "segment_ids": numbers + [0] * n_padding,
+        "position_ids": [k for length in lengths for k in range(length)] + [0] * n_padding,
+    }
+    for column, value in marks.items():
+        assert packed_sequences({column: value, "attention_mask": mask}, n + n_padding) == expected
+    assert packed_sequences({"attention_mask": numbers + [0] * n_padding}, n + n_padding) == expected
+
+
+class TestSelected:
+    """Packed rows that are written again."""
+
+    TABLE = pa.table(
+        {
+            "id": pa.array([7, 8], pa.int32()),
+            "input_ids": pa.array([IDS, [1, 2, 3, 4, 0]], pa.list_(pa.uint16(), 5)),
+            "attention_mask": pa.array([[1] * 5, [1, 1, 1, 1, 0]], pa.list_(pa.int8())),
+            "seq_lengths": pa.array([[2, 3], [2, 2]], pa.list_(pa.int64())),
+            "topic": pa.array(["foxes", "dogs"], pa.large_string()),
+        },
+        metadata={"huggingface": "{}"},
+    )
+
+    def selected(self, folder: Path, places: list[int]) -> pa.Table:
+        source = Source(name="docs", path="in.parquet", columns=Columns(id="id"))
+        (piece,) = list_shards(source, folder)
+        examples = sort_out(read_shard(source, piece, folder), source.columns, piece.shard)
+        rows = source_rows(source, piece, folder, examples.shard_hash, places)
+        write_parquet(folder / "out.parquet", "docs", [rows], {})
+        return pq.read_table(folder / "out.parquet")
+
+    def test_a_selection_holds_the_sequences_that_were_chosen_as_rows_of_their_own(self, tmp_path: Path) -> None:
+        pq.write_table(self.TABLE, tmp_path / "in.parquet")
+        found = self.selected(tmp_path, [1, 2])
+        assert found.to_pylist() == [
+            {"id": "7#2", "input_ids": [7, 8, 9], "attention_mask": [1, 1, 1], "topic": "foxes"},
+            {"id": "8#1", "input_ids": [1, 2], "attention_mask": [1, 1], "topic": "dogs"},
+        ]
+        assert found.schema.field("input_ids").type == pa.list_(pa.uint16())
+        assert found.schema.field("topic").type == pa.large_string()
+        assert b"huggingface" not in found.schema.metadata
+
+    def test_what_was_selected_is_read_as_the_same_examples(self, tmp_path: Path) -> None:
+        pq.write_table(self.TABLE, tmp_path / "in.parquet")
+        self.selected(tmp_path, [0, 1, 2, 3])
+        contents = []
+        for file in ("in.parquet", "out.parquet"):
+            source = Source(name="docs", path=file, columns=Columns(id="id"))
+            (piece,) = list_shards(source, tmp_path)
+            examples = sort_out(read_shard(source, piece, tmp_path), source.columns, piece.shard).examples
+            contents.append(examples.select(["example_id", "content_hash", "metadata"]))
+        assert contents[0].equals(contents[1])
+
+    def test_sequences_of_json_lines_are_written_as_lines(self, tmp_path: Path) -> None:
+        (tmp_path / "in.jsonl").write_text(json.dumps({"input_ids": IDS, "position_ids": [0, 1, 0, 1, 2], "n": 3}))
+        source = Source(name="docs", path="in.jsonl")
+        (piece,) = list_shards(source, tmp_path)
+        examples = sort_out(read_shard(source, piece, tmp_path), source.columns, piece.shard)
+        lines = source_rows(source, piece, tmp_path, examples.shard_hash, [1]).lines()
+        assert list(map(json.loads, lines)) == [{"input_ids": [7, 8, 9], "n": 3}]
+
+
+class TestInAProject:
+    """Packed rows from the source to the scores."""
+
+    ROWS = ([5, 6, 7, 8, 9], [3, 4, 5, 6, 7]), ([9, 8, 7, 6, 5], [2, 3, 4, 5, 6])
+
+    @pytest.fixture
+    def packed(self, private_project: TinyProject) -> TinyProject:
+        rows = [
+            {"id": str(k), "input_ids": one + other, "position_ids": [*range(5), *range(5)]}
+            for k, (one, other) in enumerate(self.ROWS)
+        ]
+        (private_project.root / "packed.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        toml = private_project.root / "lorif.toml"
+        named = 'name = "packed"\npath = "packed.jsonl"\ncolumns = { id = "id", input_ids = "input_ids" }'
+        toml.write_text(f"[[sources]]\n{named}\n{toml.read_text()}")
+        return TinyProject.open(private_project.root, private_project.instance)
+
+    def test_each_sequence_is_stored_under_an_id_and_a_number_of_its_own(self, packed: TinyProject) -> None:
+        packed.run("training_examples", "packed-00000")
+        stored = packed.table(TRAINING_EXAMPLES, shard="packed-00000").sort("row")
+        assert stored["example_id"].to_list() == ["0#1", "0#2", "1#1", "1#2"]
+        assert stored["row"].to_list() == [0, 1, 2, 3]
+        assert stored["input_ids"].to_list() == [tokens for row in self.ROWS for tokens in row]
+        assert packed.stale("training_examples") == {}
+
+    def test_the_doctor_counts_the_sequences(self, packed: TinyProject) -> None:
+        console = Console(file=io.StringIO(), width=1_000)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("LORIF_CONFIG", str(packed.root / "lorif.toml"))
+            diagnose(console)
+        assert "its rows hold several sequences each, about 4 in all" in console.file.getvalue()
+
+    def test_a_preview_shows_the_first_sequences_and_where_they_are(self, packed: TinyProject) -> None:
+        (source, *_) = packed.settings.sources
+        ((_, found),) = first_rows(source, packed.root, 3)
+        assert [found.place(row) for row, _ in found.rows] == [
+            *("packed.jsonl, row 0, sequence 1", "packed.jsonl, row 0, sequence 2", "packed.jsonl, row 1, sequence 1"),
+        ]
+
+    def test_sequences_without_loss_are_a_share_of_sequences_and_not_of_rows(self, packed: TinyProject) -> None:
+        labels = [-100] * 5 + [7] * 5 * 30
+        row = {"id": "a", "input_ids": [7] * 5 * 31, "labels": labels, "position_ids": [*range(5)] * 31}
+        (packed.root / "packed.jsonl").write_text(json.dumps(row))
+        packed.run("training_examples", "packed-00000")
+        assert len(packed.table(TRAINING_EXAMPLES, shard="packed-00000")) == 30
+
+
+def test_rows_in_memory_are_unpacked_too() -> None:
+    found = normalised_rows([{"input_ids": IDS, "seq_lengths": [2, 3]}], None, "examples").examples
+    assert found["example_id"].to_pylist() == ["0#1", "0#2"]
