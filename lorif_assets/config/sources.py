@@ -24,6 +24,7 @@ class SourceFormat(StrEnum):
     DELTA = "delta"
     DATASETS = "datasets"
     TXT = "txt"
+    MEGATRON = "megatron"
 
 
 Passages = Literal["file", "paragraph"]

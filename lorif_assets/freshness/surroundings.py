@@ -190,8 +190,10 @@ def _by_ending(base: Path, folders: Iterable[Path], endings: Collection[str]) ->
     """Yield for each ending the pattern of the files that have it, and how many there are."""
     folders_of: dict[str, list[Path]] = {}
     for folder in folders:
-        for file in _children(folder):
-            if file.suffix.lower() in endings and file.is_file():
+        files = [file for file in _children(folder) if file.is_file()]
+        read = {part for file in files if (kind := format_of_suffix(file)) for part in readers()[kind].parts(file.name)}
+        for file in files:
+            if file.suffix.lower() in endings and file.name not in read:
                 folders_of.setdefault(file.suffix, []).append(folder)
     for ending, holding in sorted(folders_of.items()):
         # What lies in the folder itself describes it, unless there is nothing else.

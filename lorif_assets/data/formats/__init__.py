@@ -20,8 +20,21 @@ def readers() -> Mapping[SourceFormat, Reader]:
 
 
 def format_of_suffix(path: Path) -> SourceFormat | None:
-    """Return the format that a file's name says, or None."""
-    return next((kind for kind, reader in readers().items() if reader.suffix_of(path)), None)
+    """Return the format that a file's name says, or None; of a file that is here, its beginning has to agree."""
+    return next(
+        (kind for kind, reader in readers().items() if reader.suffix_of(path) and _begins_with(path, reader.magic)),
+        None,
+    )
+
+
+def _begins_with(path: Path, magic: bytes) -> bool:
+    if not magic or not path.is_file():
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(len(magic)) == magic
+    except OSError:
+        return True
 
 
 def known_suffixes() -> str:

@@ -33,7 +33,7 @@ def advice(path: Path) -> str:
     first = beginning(path, _BEGINNING)
     if not first:
         return "is empty"
-    return _binary(first) or _json(first) or _text(first)
+    return _of_an_index(path) or _binary(first) or _json(first) or _text(first)
 
 
 def is_parquet(path: Path) -> bool:
@@ -54,6 +54,12 @@ def refuse_binary(path: Path, first: bytes, expected: str) -> None:
     binary = _binary(first)
     if binary:
         raise SourceError(f"{path} was to be read as {expected}, but it {binary}.")
+
+
+def _of_an_index(path: Path) -> str:
+    index = path.with_suffix(".idx")
+    is_one = path.suffix == ".bin" and index.is_file()
+    return f"holds the tokens of the documents that {index.name} names: give the path of that" if is_one else ""
 
 
 def _binary(first: bytes) -> str:

@@ -75,9 +75,9 @@ def passed_over(source: Source, base: Path) -> tuple[str, ...]:
         SourceError: as `locate`.
     """
     if is_hub_name(source.path):
-        _, files = locate(source, base)
         selection = selected(source, _all_suffixes())
-        read = {file.uri for file in files}
+        kind, files = locate(source, base)
+        read = {part for file in files for part in readers()[kind].parts(file.uri)}
         covered = () if selection.is_file else (*selection.paths, *selection.others)
         return tuple(sorted(path for path in covered if selection.snapshot.uri(path) not in read))
     path = base / Path(source.path).expanduser()
@@ -92,7 +92,7 @@ def passed_over(source: Source, base: Path) -> tuple[str, ...]:
     if "**" in pattern:
         # Python's `**` does not go into them.
         names |= {_shown(found, root) for found in _visible(root, "**/*") if found.is_dir() and found.is_symlink()}
-    return tuple(sorted(names - {file.name for file in files}))
+    return tuple(sorted(names - {part for file in files for part in readers()[kind].parts(file.name)}))
 
 
 def _on_hub(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile]]:

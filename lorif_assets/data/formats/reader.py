@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ from lorif_assets.data.formats.hub_selection import hub_errors
 from lorif_assets.errors import SourceError, StoreError
 from lorif_assets.hub.names import HubName, is_hub_name
 from lorif_assets.hub.snapshots import snapshot_of
-from lorif_assets.lake.file_samples import sample_of, with_sample
+from lorif_assets.lake.file_samples import MARK, sample_of, with_sample
 from lorif_assets.stores.object_store import copy_of, is_store_url
 
 _EXCERPT_LENGTH = 200
@@ -132,6 +133,8 @@ class Reader(ABC):
     """Of its files' names, in lower case; none where the format is one of directories."""
     marks: ClassVar[tuple[str, ...]] = ()
     """What a directory holds that is one source of this format; none where the format is one of files."""
+    magic: ClassVar[bytes] = b""
+    """How its files begin, where others have their ending too; empty where the ending says enough."""
     is_read_remotely: ClassVar[bool] = False
     """Whether a source may lie in an object store."""
     is_fallback: ClassVar[bool] = False
@@ -171,6 +174,10 @@ class Reader(ABC):
         """Whether a directory is one source of this format."""
         return bool(self.marks) and all((directory / mark).exists() for mark in self.marks)
 
+    def parts(self, uri: str) -> tuple[str, ...]:
+        """Return what a file consists of: itself, and those beside it that it cannot be read without."""
+        return (uri,)
+
     def suffix_of(self, path: Path) -> str:
         """Return the suffix by which a file's name says that it is of this format, or an empty text."""
         return next((suffix for suffix in self.suffixes if path.name.lower().endswith(suffix)), "")
@@ -195,7 +202,7 @@ class FileReader(Reader):
             path = place_of(file.uri, base, source.revealed_storage_options)
             state = ""
             try:
-                state = state_at(file.uri, self.state_file(path))
+                state = self._state(source, file.uri, base)
                 slices = tuple(self.cut(path, state, source.rows_per_shard, source.limits))
             except SourceError as error:
                 version = version_of(f"unreadable-{state}", source)
@@ -220,13 +227,17 @@ class FileReader(Reader):
         if piece.fault:
             raise SourceError(piece.fault)
         path = place_of(piece.uri, base, source.revealed_storage_options)
-        if state_at(piece.uri, self.state_file(path)) != state_of(piece.version):
+        if self._state(source, piece.uri, base) != state_of(piece.version):
             raise SourceError(f"{path} has changed since its shards were listed. List them again.")
         return self.rows(path, piece, source.limits)
 
     def state_file(self, path: Path) -> Path:
         """Return the file that is written whenever what lies at the path is."""
         return path
+
+    def _state(self, source: Source, uri: str, base: Path) -> str:
+        options = source.revealed_storage_options
+        return joint_state(state_at(part, self.state_file(place_of(part, base, options))) for part in self.parts(uri))
 
     @abstractmethod
     def cut(self, path: Path, state: str, rows_per_slice: int, limits: ReadLimits) -> Iterable[FileSlice]:
@@ -243,6 +254,11 @@ class FileReader(Reader):
         Raises:
             SourceError: the file cannot be read, or is beyond the limits.
         """
+
+
+def file_of_shard(shard: str) -> str:
+    """Return what the shards of a file are named by, before their numbers."""
+    return shard.rpartition("-")[0]
 
 
 def slice_name(file: SourceFile, number: int) -> str:
@@ -304,6 +320,18 @@ def state_at(uri: str, place: Path) -> str:
         SourceError: it does not exist.
     """
     return str(HubName.parse(uri).revision) if is_hub_name(uri) else file_state(place)
+
+
+def joint_state(states: Iterable[str]) -> str:
+    """Return the state of several files, which changes when one of them is written; that of one file is its own."""
+    first, *others = states
+    if not others:
+        return first
+    parts = [state.partition(MARK) for state in (first, *others)]
+    digest = blake2b(
+        "\0".join(state for state, _, _ in parts).encode(errors="surrogatepass"), digest_size=16
+    ).hexdigest()
+    return with_sample(digest, "".join(sample for _, _, sample in parts))
 
 
 def file_state(path: Path) -> str:
