@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from string import Formatter
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -25,9 +25,11 @@ class SourceFormat(StrEnum):
     DATASETS = "datasets"
     TXT = "txt"
     MEGATRON = "megatron"
+    MDS = "mds"
 
 
 Passages = Literal["file", "paragraph"]
+TokenType = Literal["uint16", "uint32", "int32", "int64"]
 
 
 class Columns(BaseModel):
@@ -172,6 +174,12 @@ class Source(BaseModel):
     passages: Passages = Field(
         "file",
         description='What makes a row of txt files: "file", a whole file, or "paragraph", the text between blank lines.',
+    )
+    token_type: TokenType | None = Field(
+        None,
+        # Sources that name none keep the version that they had before there was the setting.
+        exclude_if=lambda kind: kind is None,
+        description=f"Type of the numbers in `columns.input_ids` where they are bytes: {', '.join(get_args(TokenType))}.",
     )
     storage_options: StorageOptions = Field(
         default_factory=dict,

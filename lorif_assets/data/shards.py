@@ -12,6 +12,7 @@ from lorif_assets.data.formats.delta_changes import Changes
 from lorif_assets.data.formats.paths import is_remote, locate, passed_over
 from lorif_assets.data.formats.reader import MalformedRow, RawShard, ShardSlice, state_of, version_of
 from lorif_assets.data.packed_rows import unpacked
+from lorif_assets.data.stored_tokens import with_token_ids
 from lorif_assets.errors import SourceError
 
 _NAMES_SHOWN = 5
@@ -163,7 +164,7 @@ def read_shard(source: Source, piece: ShardSlice, base: Path) -> RawShard:
     if raw.rows:
         require_columns(source.columns, raw.columns, raw.origin)
     raw = replace(raw, file=piece.uri, first_row=piece.offset if piece.bucket is None else None)
-    return unpacked(raw, source.columns)
+    return unpacked(with_token_ids(raw, source), source.columns)
 
 
 def read_source(source: Source, base: Path) -> RawShard:

@@ -138,10 +138,12 @@ def _as_sequences(table: pa.Table, rows: Sequence[Mapping[str, Any]], columns: C
     """Return a table of the rows that sequences were packed in as one of the sequences."""
     names = columns_by_token(columns, raw)
     for name in (*names, *([] if columns.id is None else [columns.id])):
-        kind = table.schema.field(name).type if name in names else None
-        if kind is not None and pa.types.is_fixed_size_list(kind):
+        kind = table.schema.field(name).type
+        if pa.types.is_fixed_size_list(kind):
             kind = pa.list_(kind.value_type)
-        table = table.set_column(table.column_names.index(name), name, pa.array([row[name] for row in rows], kind))
+        # Ids become text, and ids of tokens that were bytes become lists.
+        own = pa.array([row[name] for row in rows], kind if pa.types.is_nested(kind) else None)
+        table = table.set_column(table.column_names.index(name), name, own)
     return table.select(raw.columns).replace_schema_metadata(_without_features(table))
 
 

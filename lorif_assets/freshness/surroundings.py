@@ -38,7 +38,7 @@ _DESCRIPTIONS = (
 _TEXT_ENDINGS = {".md", ".markdown", ".rst", ".html", ".htm", ".tex", ".py"}
 _MANY_TEXTS = 10
 # Tokens one after the other, and archives of files.
-_STREAM_ENDINGS = {".bin", ".npy", ".mds", ".tar"}
+_STREAM_ENDINGS = {".bin", ".npy", ".tar"}
 # What their writers note beside them.
 _STREAM_DESCRIPTIONS = ("index.json", "meta.json")
 _QUERY_FORMATS = {SourceFormat.PARQUET, SourceFormat.JSONL, SourceFormat.JSON, SourceFormat.CSV}
@@ -174,9 +174,10 @@ def _data(base: Path, folders: Iterable[Path]) -> Iterator[_Data]:
 def _data_files(folder: Path, *, is_shared: bool) -> list[Path]:
     files = [file for file in _children(folder) if file.is_file()]
     has_streams = any(file.suffix.lower() in _STREAM_ENDINGS for file in files)
-    formats = {
-        file: format_of_suffix(file) for file in files if not (has_streams and file.name in _STREAM_DESCRIPTIONS)
-    }
+    found = {file: format_of_suffix(file) for file in files}
+    described = {name for kind in found.values() if kind for name in readers()[kind].descriptions}
+    described |= {*_STREAM_DESCRIPTIONS} if has_streams else set()
+    formats = {file: kind for file, kind in found.items() if file.name not in described}
     firm = [file for file, kind in formats.items() if kind and not readers()[kind].is_fallback]
     if not firm and not is_shared and not _is_described(folder):
         return [file for file, kind in formats.items() if kind]

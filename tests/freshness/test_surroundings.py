@@ -300,7 +300,7 @@ def test_streams_of_tokens_and_archives_are_named_as_not_read_and_those_of_a_mod
     assert "docs/sources.md says how to make some: data/*.bin (2), data/*.tar (1)." in first_settings(found)
 
 
-@pytest.mark.parametrize(("stream", "note"), [("shard.00000.mds", "index.json"), ("train.bin", "meta.json")])
+@pytest.mark.parametrize(("stream", "note"), [("train.npy", "index.json"), ("train.bin", "meta.json")])
 def test_what_describes_a_stream_is_no_data(tmp_path: Path, stream: str, note: str) -> None:
     data = tmp_path / "data"
     data.mkdir()

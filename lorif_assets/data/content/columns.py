@@ -56,6 +56,8 @@ _USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "prompt": ("prompt", "question", "instruction", "input", "query"),
     "completion": ("completion", "answer", "output", "response", "target", "reply"),
 }
+# Of words too, which are no ids.
+_TOKENS = "tokens"
 # What tokenizers write beside `input_ids`.
 _TOKENIZER_OUTPUTS = (ATTENTION_MASK, "token_type_ids", "special_tokens_mask")
 # What trainers write beside `input_ids`: which tokens carry loss, and where one of several sequences in a row ends.
@@ -202,9 +204,14 @@ def guessed_columns(row: Mapping[str, Any]) -> Columns | None:
         return identified.model_copy(update={"prompt": prompt if role == "completion" else None, role: _CHOSEN})
     if found["prompt"] and found["completion"] and not is_alpaca:
         return identified.model_copy(update={"prompt": found["prompt"], "completion": found["completion"]})
-    if found["text"]:
-        return identified.model_copy(update={"text": found["text"]})
+    if found["text"] or _are_token_ids(row.get(_TOKENS)):
+        role = "text" if found["text"] else "input_ids"
+        return identified.model_copy(update={role: found["text"] or _TOKENS})
     return None
+
+
+def _are_token_ids(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(entry) is int for entry in value)
 
 
 def require_columns(columns: Columns, column_names: tuple[str, ...], origin: str) -> None:

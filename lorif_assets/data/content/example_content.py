@@ -272,7 +272,9 @@ def _filled_string(name: str, value: Any) -> str:
 
 
 def _integers(name: str, value: Any) -> list[int]:
-    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+    if isinstance(value, bytes):
+        raise UnusableRowError(f"{name} is bytes: set `token_type` of the source to the type of the numbers in them")
+    if not isinstance(value, Sequence) or isinstance(value, str):
         raise UnusableRowError(f"{name} is {_kind(value)}, not a list of integers")
     # type(), not isinstance(): True and False are no token ids.
     if not set(map(type, value)) <= {int}:

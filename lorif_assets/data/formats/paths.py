@@ -79,7 +79,14 @@ def passed_over(source: Source, base: Path) -> tuple[str, ...]:
         kind, files = locate(source, base)
         read = {part for file in files for part in readers()[kind].parts(file.uri)}
         covered = () if selection.is_file else (*selection.paths, *selection.others)
-        return tuple(sorted(path for path in covered if selection.snapshot.uri(path) not in read))
+        return tuple(
+            sorted(
+                path
+                for path in covered
+                if selection.snapshot.uri(path) not in read
+                and PurePosixPath(path).name not in readers()[kind].descriptions
+            )
+        )
     path = base / Path(source.path).expanduser()
     if is_remote(source.path) or path.is_file():
         return ()
@@ -92,7 +99,8 @@ def passed_over(source: Source, base: Path) -> tuple[str, ...]:
     if "**" in pattern:
         # Python's `**` does not go into them.
         names |= {_shown(found, root) for found in _visible(root, "**/*") if found.is_dir() and found.is_symlink()}
-    return tuple(sorted(names - {part for file in files for part in readers()[kind].parts(file.name)}))
+    read = {part for file in files for part in readers()[kind].parts(file.name)}
+    return tuple(sorted(name for name in names - read if PurePosixPath(name).name not in readers()[kind].descriptions))
 
 
 def _on_hub(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile]]:

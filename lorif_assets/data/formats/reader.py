@@ -135,6 +135,8 @@ class Reader(ABC):
     """What a directory holds that is one source of this format; none where the format is one of files."""
     magic: ClassVar[bytes] = b""
     """How its files begin, where others have their ending too; empty where the ending says enough."""
+    descriptions: ClassVar[tuple[str, ...]] = ()
+    """Names of files beside its own that describe them, and hold no rows."""
     is_read_remotely: ClassVar[bool] = False
     """Whether a source may lie in an object store."""
     is_fallback: ClassVar[bool] = False

@@ -136,7 +136,7 @@ def test_files_of_a_table_are_refused_as_they_hold_rows_that_it_removed(
         list_shards(Source(name="s", path=path, columns={"text": "text"}), tmp_path)
 
 
-@pytest.mark.parametrize("name", ["train.bin", "train.npy", "other.idx", "shard-000000.tar", "shard.00000.mds"])
+@pytest.mark.parametrize("name", ["train.bin", "train.npy", "other.idx", "shard-000000.tar"])
 def test_streams_of_tokens_and_archives_are_refused_with_what_to_save_instead(tmp_path: Path, name: str) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / name).write_bytes(bytes(range(256)) * 4)
