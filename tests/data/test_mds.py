@@ -4,7 +4,7 @@ import gzip
 import json
 import pickle
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,34 +22,7 @@ from lorif_assets.data.shards import list_shards, passed_over_notice, read_shard
 from lorif_assets.data.source_rows import source_rows
 from lorif_assets.errors import SourceError
 from lorif_assets.freshness.surroundings import look_around
-
-
-def array(values: np.ndarray, kind: str | None = None, *, shape: bool = False) -> bytes:
-    """Write an array as the encoding `ndarray` does, with type and shape in front where the encoding does not say them."""
-    codes = {"uint16": 16, "int32": 33, "int64": 65, "float32": 34}
-    front = b"" if kind else bytes([codes[values.dtype.name]])
-    form = b"" if shape else bytes([values.ndim << 2 | 1]) + np.array(values.shape, "<u2").tobytes()
-    return front + form + values.tobytes()
-
-
-def shard_of(
-    encodings: Mapping[str, str], rows: Sequence[Sequence[bytes]], sizes: Mapping[str, int] | None = None
-) -> bytes:
-    """Write rows of encoded values as `MDSWriter` does."""
-    fixed = [(sizes or {}).get(name) for name in encodings]
-    described = {
-        **{"version": 2, "format": "mds", "compression": None, "hashes": [], "size_limit": 1 << 26},
-        **{"column_names": [*encodings], "column_encodings": [*encodings.values()], "column_sizes": fixed},
-    }
-    config = json.dumps(described, sort_keys=True).encode()
-    samples = [
-        b"".join(struct.pack("<I", len(value)) for value, size in zip(row, fixed, strict=True) if size is None)
-        + b"".join(row)
-        for row in rows
-    ]
-    begin = 4 + 4 * (len(rows) + 1) + len(config)
-    offsets = np.cumsum([begin, *map(len, samples)]).astype("<u4")
-    return struct.pack("<I", len(rows)) + offsets.tobytes() + config + b"".join(samples)
+from tests.token_stores import array, mds_shard
 
 
 def source(rows_per_shard: int = 2, token_type: TokenType | None = None, **columns: Any) -> Source:
@@ -78,7 +51,7 @@ def examples(of: Source, base: Path) -> NormalisedShard:
 
 
 TOKENS = [np.array(ids, np.uint16) for ids in ([5, 6, 7], [8], [60_000, 2])]
-TOKENS_SHARD = shard_of({"tokens": "ndarray:uint16"}, [[array(ids, "uint16")] for ids in TOKENS])
+TOKENS_SHARD = mds_shard({"tokens": "ndarray:uint16"}, [[array(ids, "uint16")] for ids in TOKENS])
 
 
 @pytest.mark.parametrize(
@@ -120,12 +93,12 @@ def test_every_encoding_has_the_values_that_were_written(tmp_path: Path) -> None
     }
     sizes = {"b": 8, "g": 8, "h": 2, "i": 8}
     row = [value for _, value, _ in values.values()]
-    stored(tmp_path, shard_of({name: kind for name, (kind, _, _) in values.items()}, [row, row], sizes))
+    stored(tmp_path, mds_shard({name: kind for name, (kind, _, _) in values.items()}, [row, row], sizes))
     assert read(source(), tmp_path) == [{name: value for name, (_, _, value) in values.items()}] * 2
 
 
 def test_what_is_pickled_stays_bytes(tmp_path: Path) -> None:
-    stored(tmp_path, shard_of({"text": "str", "p": "pkl"}, [[b"words", pickle.dumps(Exception)]]))
+    stored(tmp_path, mds_shard({"text": "str", "p": "pkl"}, [[b"words", pickle.dumps(Exception)]]))
     ((row,), rejected) = examples(source(), tmp_path).examples.to_pylist(), examples(source(), tmp_path).rejected
     assert (row["text"], rejected.num_rows) == ("words", 0)
     assert json.loads(row["metadata"])["p"].endswith("bytes>")
@@ -133,13 +106,13 @@ def test_what_is_pickled_stays_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("token_type", ["uint16", "uint32", "int32", "int64"])
 def test_tokens_that_are_bytes_are_read_as_the_settings_say(tmp_path: Path, token_type: TokenType) -> None:
-    stored(tmp_path, shard_of({"tokens": "bytes"}, [[ids.astype(token_type).tobytes()] for ids in TOKENS]))
+    stored(tmp_path, mds_shard({"tokens": "bytes"}, [[ids.astype(token_type).tobytes()] for ids in TOKENS]))
     found = examples(source(3, token_type, input_ids="tokens"), tmp_path).examples
     assert found["input_ids"].to_pylist() == [ids.tolist() for ids in TOKENS]
 
 
 def test_the_type_of_tokens_that_are_bytes_is_never_guessed(tmp_path: Path) -> None:
-    stored(tmp_path, shard_of({"tokens": "bytes"}, [[b"\1\0\2\0"], [b"\1\0\2"]]))
+    stored(tmp_path, mds_shard({"tokens": "bytes"}, [[b"\1\0\2\0"], [b"\1\0\2"]]))
     reasons = examples(source(input_ids="tokens"), tmp_path).rejected["reason"].to_pylist()
     assert reasons == ["input_ids is bytes: set `token_type` of the source to the type of the numbers in them"] * 2
     found = examples(source(2, "uint16", input_ids="tokens"), tmp_path)
@@ -148,7 +121,7 @@ def test_the_type_of_tokens_that_are_bytes_is_never_guessed(tmp_path: Path) -> N
 
 
 def test_text_that_is_not_utf_8_sets_its_row_alone_aside(tmp_path: Path) -> None:
-    stored(tmp_path, shard_of({"text": "str"}, [[b"one"], [b"\xff"]]))
+    stored(tmp_path, mds_shard({"text": "str"}, [[b"one"], [b"\xff"]]))
     found = examples(source(), tmp_path)
     assert found.examples["text"].to_pylist() == ["one"]
     assert "not UTF-8" in found.rejected["reason"][0].as_py()
@@ -156,7 +129,7 @@ def test_text_that_is_not_utf_8_sets_its_row_alone_aside(tmp_path: Path) -> None
 
 def test_packed_rows_and_selections_of_them_work_as_in_parquet(tmp_path: Path) -> None:
     row = [np.arange(5, dtype="<i8").tobytes(), array(np.array([0, 1, 0, 1, 2], np.int32), "int32"), b"web"]
-    stored(tmp_path, shard_of({"tokens": "bytes", "position_ids": "ndarray:int32", "set": "str"}, [row]))
+    stored(tmp_path, mds_shard({"tokens": "bytes", "position_ids": "ndarray:int32", "set": "str"}, [row]))
     of = source(2, "int64", input_ids="tokens")
     found = examples(of, tmp_path)
     assert found.examples["input_ids"].to_pylist() == [[0, 1], [2, 3, 4]]
@@ -203,7 +176,7 @@ def test_what_was_written_is_read(
         [array(np.array(ids, np.uint16), "uint16"), text.encode(errors="replace"), struct.pack("<q", number)]
         for ids, text, number in rows
     ]
-    stored(folder, shard_of({"ids": "ndarray:uint16", "text": "str", "n": "int"}, encoded, {"n": 8}))
+    stored(folder, mds_shard({"ids": "ndarray:uint16", "text": "str", "n": "int"}, encoded, {"n": 8}))
     found = [(row["ids"], row["text"], row["n"]) for row in read(source(), folder)]
     assert found == [(ids, text.encode(errors="replace").decode(), number) for ids, text, number in rows]
 
@@ -267,14 +240,14 @@ def test_a_file_that_is_not_whole_or_claims_what_is_not_there_is_refused(
 def test_values_that_are_not_of_their_encoding_refuse_the_slice(
     tmp_path: Path, encoding: str, value: bytes, why: str
 ) -> None:
-    stored(tmp_path, shard_of({"tokens": encoding}, [[value]]))
+    stored(tmp_path, mds_shard({"tokens": encoding}, [[value]]))
     (piece,) = list_shards(source(), tmp_path)
     with pytest.raises(SourceError, match=why):
         read_shard(source(), piece, tmp_path)
 
 
 def test_values_that_are_larger_than_their_row_refuse_the_slice(tmp_path: Path) -> None:
-    content = shard_of({"text": "str"}, [[b"words"]])
+    content = mds_shard({"text": "str"}, [[b"words"]])
     stored(tmp_path, content.replace(struct.pack("<I", 5) + b"words", struct.pack("<I", 2**32 - 1) + b"words"))
     (piece,) = list_shards(source(), tmp_path)
     with pytest.raises(SourceError, match="row 0 has 9 bytes, and its columns take 4,294,967,299"):
@@ -292,7 +265,7 @@ def test_a_compressed_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
 
 
 def test_rows_that_take_more_memory_than_a_shard_may_are_refused(tmp_path: Path) -> None:
-    stored(tmp_path, shard_of({"text": "str"}, [[b"x" * (1 << 20)]] * 2))
+    stored(tmp_path, mds_shard({"text": "str"}, [[b"x" * (1 << 20)]] * 2))
     of = source().model_copy(update={"limits": ReadLimits(shard_mib=1)})
     (piece,) = list_shards(of, tmp_path)
     with pytest.raises(SourceError, match=r"limits.shard_mib"):

@@ -16,23 +16,16 @@ from lorif_assets.data.shards import list_shards, passed_over_notice, read_shard
 from lorif_assets.data.source_rows import source_rows
 from lorif_assets.errors import SourceError
 from lorif_assets.freshness.surroundings import look_around
+from tests.token_stores import CODES, indexed_files
 
-CODES = {"u1": 1, "i2": 3, "i4": 4, "i8": 5, "u2": 8}
 DOCUMENTS = [[5, 6, 7], [8, 9], [1, 2, 3, 4]]
 
 
-def indexed(folder: Path, documents: Sequence[Sequence[Sequence[int]]], kind: str = "u2", name: str = "corpus") -> Path:
-    """Write documents, each of sequences, as Megatron's `IndexedDatasetBuilder` does."""
-    sequences = [sequence for document in documents for sequence in document]
-    tokens = [np.array(sequence, f"<{kind}") for sequence in sequences]
-    lengths = np.array([len(sequence) for sequence in sequences], "<i4")
-    starts = np.cumsum([0, *(part.nbytes for part in tokens)])[: len(tokens)].astype("<i8")
-    ends = np.cumsum([0, *map(len, documents)]).astype("<i8")
-    header = struct.pack("<9sQBQQ", b"MMIDIDX\0\0", 1, CODES[kind], len(sequences), len(ends))
+def indexed(folder: Path, documents: Sequence[Sequence[Sequence[int]]], kind: str = "u2") -> Path:
     folder.mkdir(exist_ok=True)
-    (folder / f"{name}.idx").write_bytes(header + lengths.tobytes() + starts.tobytes() + ends.tobytes())
-    (folder / f"{name}.bin").write_bytes(b"".join(part.tobytes() for part in tokens))
-    return folder / f"{name}.idx"
+    for name, content in indexed_files("corpus", documents, kind).items():
+        (folder / name).write_bytes(content)
+    return folder / "corpus.idx"
 
 
 def single(documents: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.conftest import tiny_tokenizer, write_checkpoint
+from tests.token_stores import array, indexed_files, mds_shard
 
 
 class Use(StrEnum):
@@ -58,10 +60,24 @@ def valid_files(scratch: Path) -> dict[str, Valid]:
     ):
         pq.write_table(pa.Table.from_pylist(_ROWS), file := scratch / name, **options)
         found[name] = Valid(Use.SOURCE, f"rows/{name}", {f"rows/{name}": file.read_bytes()})
+    found |= _token_stores()
     found |= _saved_dataset(scratch / "saved")
     found |= _delta_table(scratch / "delta")
     found |= _checkpoint(scratch / "checkpoint")
     return found
+
+
+def _token_stores() -> dict[str, Valid]:
+    indexed = indexed_files("rows/corpus", [[[5, 6, 7], [8]], [[9, 1]], [[2, 3, 4, 5]]])
+    ids = np.array([5, 6, 7], np.uint16)
+    row = [array(ids, "uint16"), array(ids), b"the with statement", b"{}", b"\3\0\0\0\0\0\0\0"]
+    encodings = {"input_ids": "ndarray:uint16", "other": "ndarray", "note": "str", "tags": "json", "n": "int"}
+    shard = mds_shard(encodings, [row] * 3, {"n": 8})
+    return {
+        **{f"megatron: {name}": Valid(Use.SOURCE, name, indexed) for name in indexed},
+        "rows.mds": Valid(Use.SOURCE, "rows/rows.mds", {"rows/rows.mds": shard}),
+        "rows.mds.gz": Valid(Use.SOURCE, "rows/rows.mds.gz", {"rows/rows.mds.gz": gzip.compress(shard, mtime=0)}),
+    }
 
 
 def _saved_dataset(folder: Path) -> dict[str, Valid]:
