@@ -80,7 +80,7 @@ def _sources(found: Surroundings) -> Iterator[str]:
         yield f"# Texts are read by their pattern too, each file whole and with its markup: {_counted(found.texts)}."
         yield '# Such a source has the pattern as its path, and format = "txt".'
     if found.streams:
-        yield f"# Not read, as they have no rows; docs/sources.md says how to make some: {_counted(found.streams)}."
+        yield f"# Not read unless settings say how, as docs/sources.md has it: {_counted(found.streams)}."
     if not found.sources:
         yield from ("# None was found; repeat the block for more sources.", "[[sources]]")
         yield from ('name = "docs"', 'path = "data"', '# columns = { id = "id", text = "body" }', "")

@@ -26,6 +26,7 @@ class SourceFormat(StrEnum):
     TXT = "txt"
     MEGATRON = "megatron"
     MDS = "mds"
+    TOKENS = "tokens"
 
 
 Passages = Literal["file", "paragraph"]
@@ -179,7 +180,14 @@ class Source(BaseModel):
         None,
         # Sources that name none keep the version that they had before there was the setting.
         exclude_if=lambda kind: kind is None,
-        description=f"Type of the numbers in `columns.input_ids` where they are bytes: {', '.join(get_args(TokenType))}.",
+        description="Type of token ids where they are stored without one, as bytes in `columns.input_ids` or as a stream: "
+        f"{', '.join(get_args(TokenType))}.",
+    )
+    document_end: int | None = Field(
+        None,
+        ge=0,
+        exclude_if=lambda token: token is None,
+        description='Id of the token that ends each document of a stream, the training\'s EOS. With `format = "tokens"`.',
     )
     storage_options: StorageOptions = Field(
         default_factory=dict,
@@ -201,6 +209,12 @@ class Source(BaseModel):
         exclude_if=lambda limits: limits == ReadLimits(),
         description="What a file may hold before it is refused, so that one from a stranger does not fill the memory.",
     )
+
+    @model_validator(mode="after")
+    def _documents_end_in_streams(self) -> Self:
+        if (self.document_end is not None) != (self.format is SourceFormat.TOKENS):
+            raise ValueError('`document_end` and `format = "tokens"` go together: set both, or neither')
+        return self
 
     @model_validator(mode="after")
     def _splits_are_of_the_hub(self) -> Self:

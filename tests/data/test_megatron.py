@@ -16,6 +16,7 @@ from lorif_assets.data.shards import list_shards, passed_over_notice, read_shard
 from lorif_assets.data.source_rows import source_rows
 from lorif_assets.errors import SourceError
 from lorif_assets.freshness.surroundings import look_around
+from tests.hub_stand_in import HubStandIn
 from tests.token_stores import CODES, indexed_files
 
 DOCUMENTS = [[5, 6, 7], [8, 9], [1, 2, 3, 4]]
@@ -223,3 +224,13 @@ def test_documents_that_take_more_memory_than_a_shard_may_are_refused(tmp_path: 
     (piece,) = list_shards(of, tmp_path)
     with pytest.raises(SourceError, match=r"limits.shard_mib"):
         read_shard(of, piece, tmp_path)
+
+
+def test_on_the_hub_the_tokens_come_with_their_index(hub: HubStandIn, tmp_path: Path) -> None:
+    files = {f"data/{name}": content for name, content in indexed_files("corpus", single(DOCUMENTS)).items()}
+    hub.dataset("org/name").commit({**files, "weights.bin": b"..."})
+    of = source("hf://datasets/org/name")
+    assert list(read(of, tmp_path).values()) == DOCUMENTS
+    assert set(hub.downloads()) == {".gitattributes", *files}
+    assert "weights.bin" in (notice := passed_over_notice(of, tmp_path) or "")
+    assert "corpus" not in notice

@@ -297,7 +297,10 @@ def test_streams_of_tokens_and_archives_are_named_as_not_read_and_those_of_a_mod
         (tmp_path / name).write_bytes(b"\0\1")
     found = look_around(tmp_path)
     assert found.streams == {"data/*.bin": 2, "data/*.tar": 1}
-    assert "docs/sources.md says how to make some: data/*.bin (2), data/*.tar (1)." in first_settings(found)
+    assert (
+        "Not read unless settings say how, as docs/sources.md has it: data/*.bin (2), data/*.tar (1)."
+        in first_settings(found)
+    )
 
 
 @pytest.mark.parametrize(("stream", "note"), [("train.npy", "index.json"), ("train.bin", "meta.json")])

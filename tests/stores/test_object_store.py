@@ -28,6 +28,7 @@ from lorif_assets.stores import object_store as stores
 from lorif_assets.stores.object_store import ObjectStore
 from tests.conftest import CHECKPOINTS, TinyProject, private_copy
 from tests.stores.flaky_store import flaky
+from tests.token_stores import indexed_files
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,6 +76,18 @@ def test_files_in_a_store_make_the_shards_that_local_ones_make(
 
 
 NAMES = ["a space", "ümlaut 漢字", "plus+plus", "eq=ual", "{braces}"]
+
+
+@pytest.mark.slow
+def test_in_a_store_the_tokens_of_an_index_are_copied_with_it(bucket: Any, tmp_path: Path) -> None:
+    for name, content in indexed_files("corpus/web", [[[5, 6, 7]], [[8, 9]]]).items():
+        bucket.put_object(Bucket="lake", Key=name, Body=content)
+    bucket.put_object(Bucket="lake", Key="corpus/model.bin", Body=b"not data")
+    for path in ("s3://lake/corpus", "s3://lake/corpus/*.idx", "s3://lake/corpus/web.idx"):
+        of = Source(name="docs", path=path)
+        (piece,) = list_shards(of, tmp_path)
+        assert [values["input_ids"] for _, values in read_shard(of, piece, tmp_path).rows] == [[5, 6, 7], [8, 9]]
+    assert not [*(tmp_path / "cache").rglob("model.bin")]
 
 
 @pytest.mark.slow

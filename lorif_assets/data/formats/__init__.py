@@ -21,10 +21,13 @@ def readers() -> Mapping[SourceFormat, Reader]:
 
 def format_of_suffix(path: Path) -> SourceFormat | None:
     """Return the format that a file's name says, or None; of a file that is here, its beginning has to agree."""
-    return next(
-        (kind for kind, reader in readers().items() if reader.suffix_of(path) and _begins_with(path, reader.magic)),
-        None,
-    )
+    return next((kind for kind, reader in readers().items() if not reader.is_named and is_of(path, kind)), None)
+
+
+def is_of(path: Path, kind: SourceFormat) -> bool:
+    """Whether a file's name says that it is of a format, and its beginning does not say otherwise."""
+    reader = readers()[kind]
+    return bool(reader.suffix_of(path)) and _begins_with(path, reader.magic)
 
 
 def _begins_with(path: Path, magic: bytes) -> bool:
@@ -38,5 +41,5 @@ def _begins_with(path: Path, magic: bytes) -> bool:
 
 
 def known_suffixes() -> str:
-    """Return the suffixes of all formats of files, for messages."""
-    return ", ".join(suffix for reader in readers().values() for suffix in reader.suffixes)
+    """Return the suffixes of all formats that files are told by, for messages."""
+    return ", ".join(suffix for reader in readers().values() if not reader.is_named for suffix in reader.suffixes)

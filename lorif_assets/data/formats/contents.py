@@ -9,6 +9,7 @@ from lorif_assets.lake.special_files import LFS_BEGINNING, LFS_POINTER
 
 _BEGINNING = 1 << 16
 _PARQUET = b"PAR1"
+_STREAMS = (".bin", ".npy")
 _BINARY = {
     _PARQUET: 'is a Parquet file: let its name end in .parquet, or set format = "parquet"',
     b"ARROW1": "is an Arrow file: save its rows as Parquet",
@@ -33,7 +34,7 @@ def advice(path: Path) -> str:
     first = beginning(path, _BEGINNING)
     if not first:
         return "is empty"
-    return _of_an_index(path) or _binary(first) or _json(first) or _text(first)
+    return _of_an_index(path) or _binary(first) or _json(first) or _stream(path, first) or _text(first)
 
 
 def is_parquet(path: Path) -> bool:
@@ -77,6 +78,15 @@ def _json(first: bytes) -> str:
     if _is_object(first.partition(b"\n")[0]):
         return 'is JSON Lines by its beginning: let its name end in .jsonl, or set format = "jsonl"'
     return "is one JSON object by its beginning: save its rows as a JSON array (.json), or one object a line (.jsonl)"
+
+
+def _stream(path: Path, first: bytes) -> str:
+    if path.suffix.lower() not in _STREAMS or b"\0" not in first:
+        return ""
+    return (
+        'may be a stream of token ids: where it is, set format = "tokens" and the id of the token that ends a document, '
+        "`document_end`; where not, save its rows as Parquet or JSON Lines"
+    )
 
 
 def _text(first: bytes) -> str:

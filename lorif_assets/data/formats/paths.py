@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from lorif_assets.config.sources import Source, SourceFormat
-from lorif_assets.data.formats import format_of_suffix, known_suffixes, readers
+from lorif_assets.data.formats import format_of_suffix, is_of, known_suffixes, readers
 from lorif_assets.data.formats.contents import advice
 from lorif_assets.data.formats.hub_selection import hub_errors, selected
 from lorif_assets.data.formats.lakehouse_tables import TableFolder, table_among, table_around
@@ -75,7 +75,7 @@ def passed_over(source: Source, base: Path) -> tuple[str, ...]:
         SourceError: as `locate`.
     """
     if is_hub_name(source.path):
-        selection = selected(source, _all_suffixes())
+        selection = selected(source, _suffixes(source))
         kind, files = locate(source, base)
         read = {part for file in files for part in readers()[kind].parts(file.uri)}
         covered = () if selection.is_file else (*selection.paths, *selection.others)
@@ -104,7 +104,7 @@ def passed_over(source: Source, base: Path) -> tuple[str, ...]:
 
 
 def _on_hub(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile]]:
-    selection = selected(source, _all_suffixes())
+    selection = selected(source, _suffixes(source))
     snapshot = selection.snapshot
     root = snapshot.folder / selection.root
     with hub_errors(f"source '{source.name}': "):
@@ -144,7 +144,7 @@ def _in_store(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile
         wanted = [
             file
             for file in found
-            if (file.name.lower().endswith(_all_suffixes()) if by_suffix else fnmatchcase(file.name, names))
+            if (file.name.lower().endswith(_suffixes(source)) if by_suffix else fnmatchcase(file.name, names))
         ]
         _refuse(source, table_among(store.url, (file.name for file in wanted), (file.name for file in found)))
         folder = store.copies(wanted)
@@ -156,8 +156,10 @@ def _in_store(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile
     return kind, [replace(file, uri=f"{store.url}/{file.name}") for file in named]
 
 
-def _all_suffixes() -> tuple[str, ...]:
-    return tuple(suffix for reader in readers().values() for suffix in reader.suffixes)
+def _suffixes(source: Source) -> tuple[str, ...]:
+    """Return how files may end that a source is made of."""
+    formats = (reader for kind, reader in readers().items() if not reader.is_named or kind is source.format)
+    return tuple(suffix for reader in formats for suffix in reader.suffixes)
 
 
 def _shown(path: Path, root: Path) -> str:
@@ -238,11 +240,7 @@ def _named_files(
     else:
         kind = source.format
         # A pattern says which files are meant, but a star does not mean a file that is being written.
-        chosen = [
-            path
-            for path in found
-            if (format_of_suffix(path) is kind if by_suffix else not _is_unfinished(path, source.path))
-        ]
+        chosen = [path for path in found if (is_of(path, kind) if by_suffix else not _is_unfinished(path, source.path))]
     if not readers()[kind].suffixes or not chosen:
         raise SourceError(f"source '{source.name}': no {kind} files at {source.path}. Found: {_listing(found)}.")
     _refuse(source, table_around(chosen))

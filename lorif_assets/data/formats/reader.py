@@ -139,6 +139,8 @@ class Reader(ABC):
     """Names of files beside its own that describe them, and hold no rows."""
     is_read_remotely: ClassVar[bool] = False
     """Whether a source may lie in an object store."""
+    is_named: ClassVar[bool] = False
+    """Whether the settings have to name the format, as files of its endings may be anything."""
     is_fallback: ClassVar[bool] = False
     """Whether its files count as data only if there are none of other formats, unless the settings name the format."""
 

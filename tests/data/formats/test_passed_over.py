@@ -137,7 +137,7 @@ def test_files_of_a_table_are_refused_as_they_hold_rows_that_it_removed(
 
 
 @pytest.mark.parametrize("name", ["train.bin", "train.npy", "other.idx", "shard-000000.tar"])
-def test_streams_of_tokens_and_archives_are_refused_with_what_to_save_instead(tmp_path: Path, name: str) -> None:
+def test_streams_of_tokens_and_archives_are_refused_with_what_to_do_instead(tmp_path: Path, name: str) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / name).write_bytes(bytes(range(256)) * 4)
     for path in ("data", f"data/{name}"):
