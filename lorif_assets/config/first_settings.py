@@ -71,7 +71,7 @@ def first_settings(found: Surroundings) -> str:
 
 
 def _sources(found: Surroundings) -> Iterator[str]:
-    yield "# Training data as the model saw them: Parquet, JSONL, JSON, CSV, text files, a Delta table, hf://org/name."
+    yield "# Training data as the model saw them: Parquet, JSONL, JSON, CSV, text files, a Delta table, Megatron, MDS, hf://org/name."
     if found.held_out:
         yield f"# Left out, as held out by its name: {', '.join(found.held_out)}."
     if found.more_data:

@@ -249,7 +249,7 @@ def _unused_id(raw: RawShard, columns: Columns) -> str | None:
     if columns.id is not None or raw.id_column is not None or not raw.rows:
         return None
     usual = usual_ids([name for name in raw.columns if name not in (columns.metadata or ())])
-    return naming_column(usual, [values for _, values in raw.rows])
+    return naming_column(usual, raw.one_of_each_row)
 
 
 def _too_many(

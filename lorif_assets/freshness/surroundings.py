@@ -164,7 +164,7 @@ def _data(base: Path, folders: Iterable[Path]) -> Iterator[_Data]:
             yield _Data.of(base, folder, folder)
             continue
         files = _data_files(folder, is_shared=folder == base)
-        if len(files) > 1 and folder != base and _are_of_one_kind(base, files):
+        if folder != base and (len(files) > 1 or _is_of_one_file(folder, files)) and _are_of_one_kind(base, files):
             taken.append(folder)
             yield _Data.of(base, folder, files[0])
         else:
@@ -211,6 +211,12 @@ def _is_described(folder: Path) -> bool:
 def _is_of_a_model(folder: Path) -> bool:
     # A trainer's state has weights too, and optimizers in files whose ending data may have.
     return _is_described(folder) or any(child.suffix == ".safetensors" for child in _children(folder))
+
+
+def _is_of_one_file(folder: Path, files: Sequence[Path]) -> bool:
+    """Whether a folder's only file is one of those that the format describes in another: more may come."""
+    kinds = [kind for kind in map(format_of_suffix, files) if kind]
+    return any((folder / name).is_file() for kind in kinds for name in readers()[kind].descriptions)
 
 
 def _are_of_one_kind(base: Path, files: Sequence[Path]) -> bool:
@@ -262,7 +268,7 @@ def _guess(base: Path, sample: Path) -> Columns | None:
     guess = guessed_columns(first)
     if guess is None or guess.id is None or _is_delta(sample):
         return guess
-    rows = [row for _, row in _rows(base, sample, _ROWS_WITH_IDS).rows]
+    rows = _rows(base, sample, _ROWS_WITH_IDS).one_of_each_row
     return guess.model_copy(update={"id": naming_column(usual_ids(first), rows)})
 
 

@@ -147,16 +147,15 @@ def test_a_selection_of_whole_rows_keeps_their_types(tmp_path: Path) -> None:
     assert table.schema.field("tokens").type.value_type == pa.uint16()
 
 
-def test_a_folder_of_shards_is_found_with_its_columns_and_its_index_is_no_data(tmp_path: Path) -> None:
-    for k in range(2):
+@pytest.mark.parametrize("n_shards", [1, 2])
+def test_a_folder_of_shards_is_found_with_its_columns_and_its_index_is_no_data(tmp_path: Path, n_shards: int) -> None:
+    for k in range(n_shards):
         stored(tmp_path, TOKENS_SHARD, f"shard.0000{k}.mds")
     (tmp_path / "data/index.json").write_text('{"version": 2, "shards": []}')
     (one,) = look_around(tmp_path).sources
     assert (one.source.path, one.source.columns.input_ids, one.is_readable) == ("data", "tokens", True)
-    assert [piece.shard for piece in list_shards(source(5), tmp_path)] == [
-        "mds-shard.00000-00000",
-        "mds-shard.00001-00000",
-    ]
+    shards = [piece.shard for piece in list_shards(source(5), tmp_path)]
+    assert shards == [f"mds-shard.0000{k}-00000" for k in range(n_shards)]
     assert passed_over_notice(source(), tmp_path) is None
 
 

@@ -25,6 +25,7 @@ from lorif_assets.data.preview import first_rows
 from lorif_assets.data.shards import list_shards, read_shard
 from lorif_assets.data.source_rows import source_rows
 from lorif_assets.data.written_rows import write_parquet
+from lorif_assets.freshness.surroundings import look_around
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 from tests.conftest import TinyProject
 
@@ -273,6 +274,10 @@ class TestInAProject:
             patch.setenv("LORIF_CONFIG", str(packed.root / "lorif.toml"))
             diagnose(console)
         assert "its rows hold several sequences each, about 4 in all" in console.file.getvalue()
+
+    def test_ids_that_only_sequences_share_name_the_rows(self, packed: TinyProject) -> None:
+        (one,) = (found for found in look_around(packed.root).sources if found.source.path == "packed.jsonl")
+        assert (one.source.columns.id, one.no_id) == ("id", None)
 
     def test_a_preview_shows_the_first_sequences_and_where_they_are(self, packed: TinyProject) -> None:
         (source, *_) = packed.settings.sources

@@ -111,6 +111,11 @@ class RawShard:
         return (self.file if self.first_row is None else f"{self.file}, row {self.first_row + part.row}") + within
 
     @property
+    def one_of_each_row(self) -> list[Mapping[str, Any]]:
+        """Of each row of the source, its values, or those of the first sequence that was packed in it."""
+        return [values for row, values in self.rows if self.part(row).sequence in (None, 1)]
+
+    @property
     def n_source_rows(self) -> int:
         """The rows of the source that these are, or are of."""
         numbers = [*(row for row, _ in self.rows), *(line.row for line in self.malformed)]
