@@ -100,7 +100,7 @@ class ColumnRoles:
 
     @property
     def by_token(self) -> tuple[str, ...]:
-        """Beside token ids, the columns with an entry for each token."""
+        """The columns of a row of token ids that have an entry for each token."""
         return (*self.content.values(), *self.loss_masks, *_TOKENIZER_OUTPUTS)
 
 
