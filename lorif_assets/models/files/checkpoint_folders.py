@@ -17,14 +17,22 @@ CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _PICKLED_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-# A trainer's own state beside the weights, in pickles too.
-_TRAINER_STATE = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args)", re.IGNORECASE)
+# A trainer's own state beside the weights, in pickles too; verl's place in the data, torchtune's state.
+_TRAINER_STATE = re.compile(
+    r"optimizer|scheduler|scaler|rng_state|training_args|recipe_state|(?:data|dataloader)\.pt$", re.IGNORECASE
+)
 _TEMPORARY = re.compile(r"[._]|te?mp(?![a-z0-9])|.*\.te?mp$", re.IGNORECASE)
 # What trainers call an adapter that they merged, beside the adapter itself.
 _MERGED = re.compile(r"(?:.*[-_.])?merged(?:[-_.].*)?", re.IGNORECASE)
 # What LLaMA-Factory keeps of an adapter by PiSSA before training, and of the trained one before it is a plain LoRA.
 _UNCONVERTED = frozenset({"pissa_init", "pissa_backup"})
 _CONVERTED = "pissa_converted"
+# What TRL calls the copy of an adapter that a preference training compares with, beside the adapter that it trains.
+_REFERENCES = frozenset({"ref", "reference"})
+# What a model is called that was saved after the last step.
+_FINAL = re.compile(r"(?:.*[-_.])?(?:final|last)(?:[-_.].*)?", re.IGNORECASE)
+# Where verl keeps the model that it trains, beside a critic.
+_ACTOR = "actor"
 _BLOCK = 1 << 18
 _BLOCKS = 256
 
@@ -53,10 +61,13 @@ def list_folders(root: Path) -> FolderListing:
     Folders without configuration and weights are skipped, and so are those whose names say that they are hidden or still
     being written (`.x`, `_x`, `tmp-x`, `x.tmp`).
     """
-    children = sorted(folder for folder in root.iterdir() if folder.is_dir() and not _TEMPORARY.match(folder.name))
+    found = _trained(root)
+    links = _links(found)
+    children = [folder for folder in found if folder not in links]
     is_model = _is_configured(root)
     folders: list[CheckpointFolder] = []
-    notes: list[str] = []
+    notes = [f"{link} is passed over: it is a link to {target}" for link, target in links.items()]
+    notes += _references_note([root, *children])
     for child in children:
         path = _holder(child)
         # Beside a model lie folders of other kinds: an export, an optimizer's state.
@@ -65,13 +76,17 @@ def list_folders(root: Path) -> FolderListing:
             folders.append(CheckpointFolder(child.name, path, step_of_folder(child)))
         elif counts:
             notes.append(f"{child} is passed over: it is no whole checkpoint, and its name says no step")
+        elif is_marked(child.name) and is_model and any(child.glob("*.safetensors")):
+            notes.append(f"{child} is passed over: it has weights and no config.json; copy {root / CONFIG} there")
         elif is_marked(child.name) and (not is_model or trainer_step(child) is not None):
             notes.append(f"{child} is passed over: {other_layout(child, ()) or 'it has no model'}")
-        if path == child and (inner := [folder.name for folder in _folders(child) if is_whole(folder)]):
+        if path == child and (inner := [folder.name for folder in _trained(child) if is_whole(folder)]):
             notes.append(
                 f"{len(inner)} checkpoint(s) inside {child} are passed over ({inner[0]} ...): set `checkpoints.path` to it"
             )
     folders, others = _without_other_forms(root, folders)
+    notes += others
+    folders, others = _without_copies(folders)
     notes += [*others, *_mixed_counts(folders)]
     if not is_model:
         return FolderListing(folders, notes)
@@ -136,14 +151,41 @@ def same_files(files: Sequence[Path], others: Sequence[Path]) -> bool:
 def _holder(folder: Path) -> Path:
     """Return the folder itself, or the only one in it that is an adapter: peft makes one for an adapter with a name.
 
-    Of a step's folder, it may lie one level deeper: verl saves the actor in `global_step_20/actor/huggingface`.
+    Of a step's folder, it may be a whole model, one level deeper too: verl saves the actor in
+    `global_step_20/actor/huggingface`.
     """
-    if holds_model(folder):
+    if _is_configured(folder) or any(folder.glob("*.safetensors")):
         return folder
-    named = [inner for inner in _folders(folder) if (inner / ADAPTER_CONFIG).is_file()]
-    if not named and is_marked(folder.name):
-        named = [inner for part in _folders(folder) for inner in _folders(part) if is_whole(inner)]
-    return named[0] if len(named) == 1 else folder
+    found = [inner for inner in _trained(folder) if (inner / ADAPTER_CONFIG).is_file()]
+    if not found and is_marked(folder.name):
+        parts = list(_folders(folder))
+        below = {part.name: [inner for inner in _folders(part) if is_whole(inner)] for part in parts}
+        whole = [part for part in parts if is_whole(part)]
+        found = below.get(_ACTOR) or [*whole, *(inner for models in below.values() for inner in models)]
+    return found[0] if len(found) == 1 else folder
+
+
+def _trained(folder: Path) -> list[Path]:
+    """Return the folders in a folder, without an adapter that one beside it was compared with."""
+    found = list(_folders(folder))
+    trained = [one for one in found if one.name not in _REFERENCES or not (one / ADAPTER_CONFIG).is_file()]
+    return trained if any((one / ADAPTER_CONFIG).is_file() for one in (folder, *trained)) else found
+
+
+def _references_note(folders: Sequence[Path]) -> list[str]:
+    passed = [inner for folder in folders for inner in sorted({*_folders(folder)} - {*_trained(folder)})]
+    if not passed:
+        return []
+    return [
+        f"{passed[0]} is passed over ({len(passed)} such): its name says that it is the adapter that a preference training "
+        "compares with the one beside it"
+    ]
+
+
+def _links(folders: Sequence[Path]) -> dict[Path, str]:
+    """Return which folders are links to another one of them, whose name it is: `latest`, say."""
+    own = {folder.resolve(): folder.name for folder in folders if not folder.is_symlink()}
+    return {folder: own[folder.resolve()] for folder in folders if folder.is_symlink() and folder.resolve() in own}
 
 
 def _folders(folder: Path) -> Iterator[Path]:
@@ -170,6 +212,29 @@ def _without_other_forms(root: Path, folders: Sequence[CheckpointFolder]) -> tup
         for one in unconverted
     ]
     return [one for one in folders if one not in (*merged, *unconverted)], notes
+
+
+def _without_copies(folders: Sequence[CheckpointFolder]) -> tuple[list[CheckpointFolder], list[str]]:
+    """Return the folders without copies of a step under a name without one, and what is said of these.
+
+    Another one whose name says that it is the last has the last step: `final`.
+    """
+    steps = [folder for folder in folders if folder.step is not None]
+    last = max((folder.step for folder in folders if folder.step is not None), default=None)
+    kept, notes = list(steps), list[str]()
+    for one in (folder for folder in folders if folder.step is None):
+        copied = [step for step in steps if is_whole(one.path) and _is_copy(one, step)]
+        if copied:
+            notes.append(f"{one.path} is {copied[0].name}: their weights are the same")
+        elif last is not None and _FINAL.fullmatch(one.name):
+            kept.append(replace(one, step=last, is_last=True))
+        else:
+            kept.append(one)
+    return kept, notes
+
+
+def _is_copy(folder: CheckpointFolder, other: CheckpointFolder) -> bool:
+    return same_files(_weights(folder.path), _weights(other.path))
 
 
 def _mixed_counts(folders: Sequence[CheckpointFolder]) -> list[str]:

@@ -240,6 +240,84 @@ def test_a_converted_adapter_stands_for_the_one_that_was_saved_at_the_end(run: P
     assert found.notes[-1] == f"the adapter in {run} itself is passed over: pissa_converted is the same as a plain LoRA"
 
 
+def test_steps_of_weights_alone_beside_a_whole_model_are_named_with_what_they_lack(run: Path) -> None:
+    save_at_the_end(run, "checkpoint-60")
+    for step in (20, 40):
+        shutil.copytree(run / "checkpoint-60", run / f"step_{step}")
+        (run / f"step_{step}/config.json").unlink()
+    for step in (20, 40, 60):
+        shutil.rmtree(run / f"checkpoint-{step}")
+    found = look(run)
+    assert names(found) == [("run", None)]
+    assert found.notes == [
+        f"{run / f'step_{step}'} is passed over: it has weights and no config.json; copy {run / 'config.json'} there"
+        for step in (20, 40)
+    ]
+
+
+def test_links_to_steps_are_no_checkpoints_of_their_own(run: Path) -> None:
+    (run / "checkpoint-last").symlink_to("checkpoint-60")
+    (run / "best").symlink_to(run / "checkpoint-20")
+    found = look(run)
+    assert names(found) == STEPS
+    assert found.notes == [
+        f"{run / 'best'} is passed over: it is a link to checkpoint-20",
+        f"{run / 'checkpoint-last'} is passed over: it is a link to checkpoint-60",
+    ]
+
+
+def test_a_link_to_a_model_elsewhere_is_a_checkpoint(run: Path) -> None:
+    (run / "checkpoint-60").rename(run.parent / "elsewhere")
+    (run / "checkpoint-60").symlink_to(run.parent / "elsewhere")
+    assert names(look(run)) == STEPS
+
+
+def test_a_copy_of_a_step_under_a_name_without_one_is_no_further_checkpoint(run: Path) -> None:
+    shutil.copytree(run / "checkpoint-20", run / "best")
+    shutil.copytree(run / "checkpoint-60", run / "final")
+    found = look(run)
+    assert names(found) == STEPS
+    assert found.notes == [
+        f"{run / 'best'} is checkpoint-20: their weights are the same",
+        f"{run / 'final'} is checkpoint-60: their weights are the same",
+    ]
+
+
+@pytest.mark.parametrize("name", ["final", "final_model", "checkpoint-last", "a-final"])
+def test_a_model_whose_name_says_that_it_is_the_last_comes_last(run: Path, name: str) -> None:
+    shutil.copytree(run / "checkpoint-60", run / name)
+    change_weights(run / name, 75.0)
+    assert names(look(run)) == [*STEPS, (name, 60)]
+    for step in (20, 40, 60):
+        shutil.rmtree(run / f"checkpoint-{step}")
+    assert names(look(run)) == [(name, None)]
+
+
+def test_what_trainers_keep_beside_a_steps_model_is_not_taken_for_it(run: Path) -> None:
+    step = (run / "checkpoint-40").rename(run / "global_step_40")
+    for file in list(step.iterdir()):
+        for part in ("actor", "critic"):
+            (step / part / "huggingface").mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, step / part / "huggingface" / file.name)
+        file.unlink()
+    (step / "data.pt").write_bytes(b"")
+    (run / "recipe_state").mkdir()
+    (run / "recipe_state/recipe_state.pt").write_bytes(b"")
+    found = look(run)
+    assert names(found) == [STEPS[0], ("global_step_40", 40), STEPS[2]]
+    assert found.checkpoints[1].path == step / "actor/huggingface"
+    assert not found.notes
+
+
+def test_the_only_model_in_a_steps_folder_is_that_steps(run: Path) -> None:
+    step = (run / "checkpoint-40").rename(run / "step=40-consumed_samples=5000.0-last")
+    (run / "whole").mkdir()
+    step.rename(run / "whole/hf_weights")
+    (run / "whole").rename(step)
+    found = look(run)
+    assert [(one.path, one.step) for one in found.checkpoints][1] == (step / "hf_weights", 40)
+
+
 @pytest.mark.parametrize("form", ["model.safetensors", "tokenizer.json"])
 def test_a_pointer_of_git_lfs_is_refused_with_what_fetches_the_file(run: Path, form: str) -> None:
     pointer = run / "checkpoint-40" / form

@@ -481,6 +481,36 @@ def test_several_adapters_in_a_step_are_named_as_passed_over(project: Path) -> N
     assert [name for name, _ in names(checkpoints(project / "run/checkpoint-20"))] == ["base", "one", "two"]
 
 
+def test_the_adapter_that_a_preference_training_compares_with_is_passed_over_and_said(project: Path) -> None:
+    for step in (20, 40):
+        model = with_peft(project / "models/base", project / f"run/checkpoint-{step}")
+        model.add_adapter("ref", lora())
+        model.save_pretrained(project / f"run/checkpoint-{step}")
+        name_base(project / f"run/checkpoint-{step}", str(project / "models/base"))
+    found = checkpoints(project / "run").look()
+    assert [checkpoint.name for checkpoint in found.checkpoints] == ["base", "checkpoint-20", "checkpoint-40"]
+    assert found.notes == [
+        f"{project / 'run/checkpoint-20/ref'} is passed over (2 such): its name says that it is the adapter that a preference "
+        "training compares with the one beside it"
+    ]
+    assert names(checkpoints(project / "run/checkpoint-40")) == [("base", 0), ("checkpoint-40", 40)]
+
+
+def test_of_a_policy_and_its_reference_the_policy_is_taken(project: Path) -> None:
+    for name in ("train", "reference"):
+        shutil.copytree(project / "run/checkpoint-20", project / f"inner/{name}")
+    shutil.rmtree(project / "run/checkpoint-20")
+    (project / "inner").rename(project / "run/checkpoint-20")
+    base, first, _ = checkpoints(project / "run").find()
+    assert (base.name, first.name, first.path.name) == ("base", "checkpoint-20", "train")
+
+
+def test_an_adapter_named_reference_that_is_alone_is_a_checkpoint(project: Path) -> None:
+    (project / "run/checkpoint-20").rename(project / "run/reference")
+    shutil.rmtree(project / "run/checkpoint-40")
+    assert names(checkpoints(project / "run")) == [("base", 0), ("reference", None)]
+
+
 @pytest.mark.parametrize("targets", [["q_proj", "lm_head"], ["q_proj", "embed_tokens"]])
 def test_one_of_two_tied_layers_is_merged_alone_as_the_adapter_computes(tmp_path: Path, targets: list[str]) -> None:
     base = write_base(tmp_path / "base", tiny_tokenizer(), tied=True)
