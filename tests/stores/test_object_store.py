@@ -167,6 +167,21 @@ def test_named_chat_templates_are_copied_with_their_checkpoint(
     assert found.tokenizer_files[-1] == found.path / named
 
 
+def test_a_model_above_the_steps_of_its_training_is_the_last_of_them(
+    bucket: Any, saved_model: dict[str, bytes]
+) -> None:
+    for folder in ("", "checkpoint-20/", "checkpoint-3/", "onnx/"):
+        for name, content in saved_model.items():
+            bucket.put_object(Bucket="lake", Key=f"runs/7/{folder}{name}", Body=content)
+    checkpoints = ObjectStoreCheckpoints(path="s3://lake/runs/7")
+    assert [(found.name, found.step) for found in checkpoints.find()] == [
+        ("checkpoint-3", 3),
+        ("checkpoint-20", 20),
+        ("7", 20),
+    ]
+    assert checkpoints.get("7").path.parent == checkpoints.get("checkpoint-3").path.parent.parent
+
+
 @pytest.mark.slow
 def test_a_project_whose_checkpoints_data_queries_and_lake_are_in_a_store(
     bucket: Any, tiny_project: TinyProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,6 +1,6 @@
 """Checkpoints on the hub: a repository's model, or those in its folders, downloaded when first needed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -14,9 +14,9 @@ from lorif_assets.models.checkpoints import NAME_PUNCTUATION, Found
 from lorif_assets.models.files.checkpoint_files import CheckpointFiles
 from lorif_assets.models.files.checkpoint_folders import ADAPTER_CONFIG, CONFIG
 from lorif_assets.models.files.hub import fetch_description, fetch_folder, names_in, safetensors_in, weight_names
-from lorif_assets.models.files.steps import step_of_folder
+from lorif_assets.models.files.steps import is_marked, step_of_folder
 from lorif_assets.models.files.tokenizer_files import VOCABULARY_FILES
-from lorif_assets.models.places.store_checkpoints import ObjectStoreCheckpoints
+from lorif_assets.models.places.store_checkpoints import ObjectStoreCheckpoints, saved_at_the_end
 
 _NAMES_SHOWN = 5
 
@@ -117,8 +117,8 @@ class HubCheckpoints(ObjectStoreCheckpoints):
     def _listed(self) -> Found:
         """Return the checkpoints; of the hub, nothing is downloaded but the list of files and what adapters say of themselves.
 
-        A repository with a config.json, or an adapter, is one checkpoint, named `name@revision`; else each of its folders
-        with a model is one.
+        A repository with a config.json, or an adapter, is one checkpoint, named `name@revision`, and each of its folders
+        with a model is one; beside a model, those are whose names say a step.
 
         Raises:
             CheckpointError: the path does not exist, or the repository cannot be read or holds no model.
@@ -150,27 +150,31 @@ def _model_name(text: str) -> HubName:
     return name
 
 
-def _in_repository(snapshot: Snapshot, base_model: str | None) -> list[CheckpointFiles]:
+def _in_repository(snapshot: Snapshot, base_model: str | None) -> Sequence[CheckpointFiles]:
     place = PurePosixPath(snapshot.name.path)
-    if {CONFIG, ADAPTER_CONFIG} & {*names_in(snapshot, snapshot.name.path)}:
-        folders = [place]
-    else:
-        folders = sorted(
-            {
-                file.parent
-                for file in map(PurePosixPath, snapshot.files)
-                if file.parent.parent == place and file.parent != place and _is_of_model(file.name)
-            }
-        )
-    if not folders:
+    is_model = bool({CONFIG, ADAPTER_CONFIG} & {*names_in(snapshot, snapshot.name.path)})
+    folders = sorted(
+        {
+            file.parent
+            for file in map(PurePosixPath, snapshot.files)
+            if file.parent.parent == place and file.parent != place and _is_of_model(file.name)
+        }
+    )
+    if not folders and not is_model:
         found = [path for path in snapshot.files if not path.startswith(".")]
         more = " ..." if found[_NAMES_SHOWN:] else ""
         raise CheckpointError(
             f"{snapshot.uri(snapshot.name.path)} holds no model, and neither do the folders in it: expected config.json and "
             f"*.safetensors; the repository has {', '.join(found[:_NAMES_SHOWN]) or 'no file'}{more}"
         )
-    places = ("" if folder == PurePosixPath() else folder.as_posix() for folder in folders)
-    return [_checkpoint(snapshot, place, base_model) for place in places]
+    steps = [
+        _checkpoint(snapshot, folder.as_posix(), base_model)
+        for folder in folders
+        if not is_model or is_marked(folder.name)
+    ]
+    return (
+        [*steps, saved_at_the_end(_checkpoint(snapshot, snapshot.name.path, base_model), steps)] if is_model else steps
+    )
 
 
 def _is_of_model(file: str) -> bool:

@@ -12,7 +12,7 @@ from lorif_assets.models.checkpoints import NAME_PUNCTUATION, Checkpoints, Found
 from lorif_assets.models.files.chat_template_files import NAMED_TEMPLATES
 from lorif_assets.models.files.checkpoint_files import CheckpointFiles
 from lorif_assets.models.files.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG
-from lorif_assets.models.files.steps import step_of_folder
+from lorif_assets.models.files.steps import is_marked, step_of_folder
 from lorif_assets.models.files.tokenizer_files import VOCABULARY_FILES
 from lorif_assets.stores.object_store import ObjectStore, StoredFile, is_store_url
 
@@ -99,7 +99,8 @@ class ObjectStoreCheckpoints(Checkpoints):
     def _listed(self) -> Found:
         """Return the checkpoints; of a store, nothing is copied but what adapters say of themselves.
 
-        A folder with a config.json, or an adapter, is one checkpoint; else each folder in it that has a model is one.
+        Each folder at the path that has a model is one, and the path itself; beside a model, folders are whose names say a
+        step.
 
         Raises:
             CheckpointError: the path does not exist, or the store cannot be reached or holds no model.
@@ -108,16 +109,25 @@ class ObjectStoreCheckpoints(Checkpoints):
             return super()._listed()
         store = ObjectStore.at(self.path)
         with _as_checkpoint_errors():
-            folders = _by_folder(store.files())
-        # What lies in the folder itself is a checkpoint only if it is one alone.
-        chosen = [""] if _is_model(folders.get("", ())) else [name for name in folders if _is_model(folders[name])]
-        chosen = [name for name in chosen if not name.startswith((".", "_", "tmp"))]
-        if not chosen:
+            found = _by_folder(store.files())
+        models = {name: files for name, files in found.items() if _is_model(files)}
+        models = {name: files for name, files in models.items() if not name.startswith((".", "_", "tmp"))}
+        if not models:
             raise CheckpointError(
                 f"{self.path} holds no model, and neither do the folders in it: expected config.json and *{_WEIGHTS}; correct "
                 "`checkpoints.path`"
             )
-        return Found([_checkpoint(store, name, folders[name], self.base_model) for name in chosen], ())
+        chosen = [name for name in models if name and ("" not in models or is_marked(name))]
+        steps = [_checkpoint(store, name, models[name], self.base_model) for name in chosen]
+        if "" not in models:
+            return Found(steps, ())
+        return Found([*steps, saved_at_the_end(_checkpoint(store, "", models[""], self.base_model), steps)], ())
+
+
+def saved_at_the_end(model: CheckpointFiles, steps: Sequence[CheckpointFiles]) -> CheckpointFiles:
+    """Return a model beside the steps of its training, after the last of these; without any, the model as it is."""
+    last = max((one.step for one in steps if one.step is not None), default=None)
+    return replace(model, step=last, place="end") if steps else model
 
 
 def _checkpoint(
