@@ -25,6 +25,7 @@ _NOT_MERGED = frozenset(
         "ADAPTION_PROMPT",
         "CARTRIDGE",
         "CPT",
+        "LILY",
         "MULTITASK_PROMPT_TUNING",
         "POLY",
         "PREFIX_TUNING",
@@ -81,6 +82,12 @@ class AdapterFiles:
             CheckpointError: it is one of these.
         """
         config = self.config
+        kind = str(config.get("peft_type") or "").upper()
+        if not kind:
+            raise CheckpointError(
+                f"{self.path / ADAPTER_CONFIG} says no `peft_type`: the adapter is not PEFT's. Merge it into its base model by "
+                "the library that made it (MLX's by `mlx_lm.fuse`), and set `checkpoints.path` to the whole model"
+            )
         if not (self.path / ADAPTER_WEIGHTS).is_file():
             pickled = pickled_weights(self.path)
             raise CheckpointError(
@@ -92,7 +99,6 @@ class AdapterFiles:
                     else ": the copy is incomplete, or still being written"
                 )
             )
-        kind = str(config.get("peft_type", "")).upper()
         odd = [field for field in _NOT_MERGED_FIELDS if config.get(field)]
         if kind in _NOT_MERGED or odd:
             raise CheckpointError(

@@ -4,13 +4,18 @@ The base model's tensors stay as they are: models share them, and each has its o
 """
 
 import copy
+import inspect
+import logging
+import re
 import warnings
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lorif_assets.errors import CheckpointError
+from lorif_assets.models.files.adapter_files import AdapterFiles
 from lorif_assets.models.files.weight_names import unwrapped
 
 if TYPE_CHECKING:
@@ -21,7 +26,10 @@ if TYPE_CHECKING:
 Track = Literal["weights", "adapter"]
 """What is tracked of a model with an adapter: its weights, with the adapter merged into them, or the adapter's matrices."""
 
+_LOG = logging.getLogger(__name__)
 _INSIDE = "base_model.model."
+# What torch says of each weight whose shape is not that of its place.
+_OTHER_SHAPES = re.compile(r"size mismatch for (\S+): .*?torch\.Size\((.*?)\).*?torch\.Size\((.*?)\)")
 _TOKENS = 8
 _LARGEST_DIFFERENCE = {"torch.float64": 1e-6, "torch.float32": 1e-3}
 """Of the logits before and after merging, relative."""
@@ -60,10 +68,11 @@ def adapted_model(
     with _explained(adapter, "put on its base model"):
         weights = _weights(adapter, skeleton)
         # Without values first: what the adapter changes is known before anything is written.
-        changed = _changed_modules(_fitted(skeleton, adapter, weights))
+        fitted = _fitted(skeleton, adapter, weights)
         model = sharing_copy(base)
         _resize(model, weights, adapter)
-        _own_tensors(model, changed, weights)
+        _own_tensors(model, _changed_modules(fitted), weights)
+        _add_biases(model, _lacking_biases(fitted))
         adapted = PeftModel.from_pretrained(model, str(adapter), torch_device="cpu")
     if track == "adapter":
         model = adapted.get_base_model()
@@ -85,7 +94,12 @@ def adapted_skeleton(skeleton: "PreTrainedModel", adapter: Path, track: Track) -
     """
     with _explained(adapter, "put on its base model"):
         adapted = _fitted(skeleton, adapter, _weights(adapter, skeleton))
-        return adapted.get_base_model() if track == "adapter" else adapted.unload()
+        if track == "adapter":
+            return adapted.get_base_model()
+        lacking = _lacking_biases(adapted)
+        model: PreTrainedModel = adapted.unload()
+        _add_biases(model, lacking)
+        return model
 
 
 def _logits(model: Any) -> "Tensor":
@@ -155,6 +169,7 @@ def _fitted(skeleton: "PreTrainedModel", adapter: Path, weights: "Mapping[str, T
     from peft import PeftConfig, PeftModel, set_peft_model_state_dict
     from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 
+    _refuse_unknown(adapter)
     _resize(skeleton, weights, adapter)
     config = PeftConfig.from_pretrained(str(adapter))
     config.inference_mode = True
@@ -169,7 +184,16 @@ def _fitted(skeleton: "PreTrainedModel", adapter: Path, weights: "Mapping[str, T
             "numbers: merge it by `merge_and_unload`, save the whole model, and set `checkpoints.path` to that"
         ) from error
     shapes = {name: tensor.to("meta") for name, tensor in weights.items()}
-    loaded = set_peft_model_state_dict(adapted, shapes, low_cpu_mem_usage=True)
+    try:
+        loaded = set_peft_model_state_dict(adapted, shapes, low_cpu_mem_usage=True)
+    except RuntimeError as error:
+        if not (others := _OTHER_SHAPES.findall(str(error))):
+            raise
+        name, own, wanted = others[0]
+        raise CheckpointError(
+            f"the adapter {adapter} holds {name} of the shape {own} ({len(others)} such), where its configuration and its "
+            f"base model ask for {wanted}; was it trained on another one?"
+        ) from error
     prefix = PEFT_TYPE_TO_PREFIX_MAPPING[config.peft_type]
     missing = sorted(name for name in loaded.missing_keys if prefix in name)
     if missing and config.peft_type.value not in _SHARING_KINDS:
@@ -185,6 +209,35 @@ def _fitted(skeleton: "PreTrainedModel", adapter: Path, weights: "Mapping[str, T
     return adapted
 
 
+def _refuse_unknown(adapter: Path) -> None:
+    """Refuse an adapter of a kind that peft does not know, and warn of what its configuration says in fields unknown to it.
+
+    Raises:
+        CheckpointError: the kind is unknown.
+    """
+    import peft
+
+    config = AdapterFiles(adapter).config
+    kind, known = config["peft_type"], peft.PEFT_TYPE_TO_CONFIG_MAPPING
+    saved_by = f", and was saved by peft {config['peft_version']}" if config.get("peft_version") else ""
+    if kind not in known:
+        raise CheckpointError(
+            f"the adapter {adapter} is of the kind {kind}, which peft {peft.__version__} does not know{saved_by}: merge it by "
+            "`merge_and_unload` where its own peft is installed, save the whole model, and set `checkpoints.path` to that"
+        )
+    fields = inspect.signature(known[kind]).parameters
+    if unknown := sorted(name for name, value in config.items() if value and name not in fields):
+        _warn_once(
+            f"the adapter {adapter} says {', '.join(unknown)} in its configuration, which peft {peft.__version__} does not know"
+            f"{saved_by}: it is attributed without. A newer peft may read it: `pip install --upgrade peft`"
+        )
+
+
+@lru_cache(maxsize=64)
+def _warn_once(message: str) -> None:
+    _LOG.warning(message)
+
+
 def _changed_modules(adapted: "PeftModel") -> Set[str]:
     """Return the modules that an adapter changes or replaces, by their names in the base model."""
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -195,6 +248,28 @@ def _changed_modules(adapted: "PeftModel") -> Set[str]:
         for name, module in adapted.named_modules()
         if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)
     }
+
+
+def _lacking_biases(adapted: "PeftModel") -> list[str]:
+    """Return the layers without a bias to which an adapter adds one, by their names in the base model."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [
+        name.removeprefix(_INSIDE)
+        for name, module in adapted.named_modules()
+        if isinstance(module, BaseTunerLayer)
+        and (any(getattr(module, "lora_bias", {}).values()) or getattr(module, "beft_bias", None))
+        and module.get_base_layer().bias is None
+    ]
+
+
+def _add_biases(model: "PreTrainedModel", layers: Sequence[str]) -> None:
+    """Give layers biases of zero, where peft would not merge those of an adapter."""
+    from torch import nn
+
+    for name in layers:
+        weight = model.get_submodule(name).weight
+        model.get_submodule(name).bias = nn.Parameter(weight.new_zeros(len(weight)), requires_grad=False)
 
 
 def _own_tensors(model: "PreTrainedModel", changed: Set[str], weights: "Mapping[str, Tensor]") -> None:

@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import constants
 from peft import (
     AdaLoraConfig,
+    BeftConfig,
     BOFTConfig,
     C3AConfig,
     FourierFTConfig,
@@ -21,6 +22,7 @@ from peft import (
     LoKrConfig,
     MissConfig,
     OFTConfig,
+    PeftConfig,
     PromptTuningConfig,
     RandLoraConfig,
     RoadConfig,
@@ -30,7 +32,14 @@ from peft import (
     get_peft_model,
 )
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    PreTrainedModel,
+)
 
 from lorif_assets.errors import CheckpointError
 from lorif_assets.mathematics.gradients.collector import GradientCollector, TokenBatch
@@ -265,6 +274,11 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "pickled weights": (_pickled, "only adapter_model.bin, which is a pickle and could run code when loaded"),
     "half a configuration": (lambda adapter: (adapter / "adapter_config.json").write_text("{"), "cannot be read"),
     "a list": (lambda adapter: (adapter / "adapter_config.json").write_text("[]"), "found list in it"),
+    "an adapter of another library": (
+        lambda adapter: (adapter / "adapter_config.json").write_text('{"fine_tune_type": "lora", "num_layers": 16}'),
+        "says no `peft_type`: the adapter is not PEFT's",
+    ),
+    "a router in each layer": (lambda adapter: name_base(adapter, "x", peft_type="LILY"), "of the kind LILY, which"),
     "prompts": (lambda adapter: name_base(adapter, "x", peft_type="PROMPT_TUNING"), "of the kind PROMPT_TUNING, which"),
     "an activated LoRA": (
         lambda adapter: name_base(adapter, "x", alora_invocation_tokens=[1, 2]),
@@ -312,6 +326,41 @@ def test_an_adapter_of_another_model_is_refused_by_its_skeleton(project: Path) -
             refused()
 
 
+def test_an_adapter_of_a_model_of_another_width_is_refused_in_one_sentence(made: Path, project: Path) -> None:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=280, **sizes)).save_pretrained(project / "models/wide")
+    tiny_tokenizer().save_pretrained(project / "models/wide")
+    resource = checkpoints(project / "run", base_model=str(project / "models/wide"))
+    with pytest.raises(CheckpointError) as error:
+        resource.skeleton(resource.get("checkpoint-20"))
+    assert str(error.value) == (
+        f"the adapter {project / 'run/checkpoint-20'} holds base_model.model.model.layers.0.self_attn.q_proj.lora_A.default"
+        ".weight of the shape [3, 16] (12 such), where its configuration and its base model ask for [3, 32]; was it trained "
+        "on another one?"
+    )
+
+
+def test_a_kind_that_peft_does_not_know_is_refused_with_the_version_that_saved_it(project: Path) -> None:
+    name_base(project / "run/checkpoint-20", str(project / "models/base"), peft_type="BONE", peft_version="0.18.0")
+    resource = checkpoints(project / "run")
+    with pytest.raises(
+        CheckpointError, match=r"of the kind BONE, which peft \S+ does not know, and was saved by peft 0\.18\.0"
+    ):
+        resource.skeleton(resource.get("checkpoint-20"))
+
+
+def test_fields_that_peft_does_not_know_are_named_where_they_say_something(
+    project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    name_base(project / "run/checkpoint-20", str(project / "models/base"), use_what_is_next=True, next_config=None)
+    resource = checkpoints(project / "run")
+    for _ in range(2):
+        resource.skeleton(resource.get("checkpoint-20"))
+    (message,) = caplog.messages
+    assert "checkpoint-20 says use_what_is_next in its configuration, which peft" in message
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -320,7 +369,7 @@ def test_an_adapter_of_another_model_is_refused_by_its_skeleton(project: Path) -
             r"holds no weight for .*lora_A.* \(1 such\), which would be random",
         ),
         (lambda tensors: tensors.update({min(tensors).replace("layers.0", "layers.9"): torch.ones(3, 24)}), "no place"),
-        (lambda tensors: tensors.update({min(tensors): torch.ones(3, 5)}), "size mismatch"),
+        (lambda tensors: tensors.update({min(tensors): torch.ones(3, 5)}), r"of the shape \[3, 5\] \(1 such\)"),
     ],
 )
 def test_weights_that_are_not_those_of_the_configuration_are_refused(
@@ -421,13 +470,22 @@ def test_a_merge_that_predicts_something_else_than_the_adapter_is_refused(
         resource.load_model(resource.get("checkpoint-20"), "float32", CPU)
 
 
-def test_biases_that_a_lora_adds_to_layers_without_any_are_refused_in_these_words(made: Path, tmp_path: Path) -> None:
-    adapter = write_adapter(
-        tmp_path / "checkpoint-20", made / "models/base", lora(lora_bias=True, target_modules=["q_proj"])
-    )
+@pytest.mark.parametrize(
+    "config", [lora(lora_bias=True, target_modules=["q_proj"]), BeftConfig(target_modules=["q_proj"])]
+)
+def test_biases_that_an_adapter_adds_to_layers_without_any_are_merged(
+    made: Path, tmp_path: Path, config: PeftConfig
+) -> None:
+    base = made / "models/base"
+    adapter = write_adapter(tmp_path / "checkpoint-20", base, config)
     resource = checkpoints(adapter)
-    with pytest.raises(CheckpointError, match=r"cannot be merged into its base model: .*the base layer has no bias"):
-        resource.load_model(resource.get("checkpoint-20"), "float32", CPU)
+    files = resource.get("checkpoint-20")
+    model, skeleton = resource.load_model(files, "float32", CPU), resource.skeleton(files)
+    torch.testing.assert_close(logits(model), logits(with_peft(base, adapter)), rtol=1e-4, atol=1e-4)
+    assert not torch.equal(logits(model), logits(AutoModelForCausalLM.from_pretrained(base)))
+    assert {n: p.shape for n, p in skeleton.named_parameters()} == {n: p.shape for n, p in model.named_parameters()}
+    plain = AutoModelForCausalLM.from_pretrained(base).state_dict()
+    assert resource.load_model(files.base, "float32", CPU).state_dict().keys() == plain.keys()
 
 
 def test_an_adapter_on_a_gguf_file_is_merged_into_its_dense_weights(project: Path) -> None:
