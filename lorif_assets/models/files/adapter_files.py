@@ -148,9 +148,13 @@ class AdapterFiles:
             return base_folder(self.base_model, self.path, None)
         if not self._holds_model:
             return self._named_base()
-        if self.is_on_own_model:
-            return self.path
-        named = self._named_base()
+        try:
+            named = self._named_base()
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{self.path} holds an adapter and a whole model, which may be the base model or have the adapter merged into "
+                f"it: set `checkpoints.base_model` to the folder where it is the base model; {error}"
+            ) from error
         if not same_files(model_weights(self.path), model_weights(named)):
             raise CheckpointError(
                 f"{self.path} holds an adapter and a whole model, whose weights are not those of the adapter's base model "
@@ -158,17 +162,6 @@ class AdapterFiles:
                 "`checkpoints.base_model` to the folder"
             )
         return self.path
-
-    @property
-    def is_on_own_model(self) -> bool:
-        """Whether a whole model in the adapter's folder is taken for its base, as the one that it names was not found."""
-        if self.base_model is not None or not self._holds_model:
-            return False
-        try:
-            self._named_base()
-        except CheckpointError:
-            return True
-        return False
 
     @property
     def _holds_model(self) -> bool:

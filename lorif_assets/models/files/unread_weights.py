@@ -10,20 +10,17 @@ _SAFETENSORS = ".safetensors"
 
 
 def unread_notes(checkpoints: Iterable[CheckpointFiles]) -> list[str]:
-    """Return a sentence for each kind of folder with weights that are not read, and for adapters on a model beside them."""
+    """Return a sentence for each kind of folder with weights that are not read."""
     alike: dict[tuple[str, str], list[CheckpointFiles]] = {}
-    notes: list[str] = []
     for checkpoint in checkpoints:
         try:
             # Where none are taken, the checkpoint is not complete.
             if (unread := checkpoint.unread_files) and (taken := _taken(checkpoint)):
                 alike.setdefault((taken, in_short(unread)), []).append(checkpoint)
-            if checkpoint.adapter and checkpoint.adapter.is_on_own_model:
-                notes.append(_on_own_model(checkpoint))
         except CheckpointError:
             # It is not complete, which says why.
             continue
-    return [*(_unread(*of_kind, found) for of_kind, found in alike.items()), *notes]
+    return [_unread(*of_kind, found) for of_kind, found in alike.items()]
 
 
 def _taken(checkpoint: CheckpointFiles) -> str:
@@ -38,10 +35,3 @@ def _unread(taken: str, unread: str, checkpoints: Sequence[CheckpointFiles]) -> 
     # Pickles are the same weights once more, as a rule; of safetensors, one may be older than the other.
     advice = f" If these are the newer ones, remove {taken}" if _SAFETENSORS in unread and "/" not in taken else ""
     return f"{named} loaded from {taken}; other weights beside are not read: {unread}.{advice}"
-
-
-def _on_own_model(checkpoint: CheckpointFiles) -> str:
-    return (
-        f"the adapter {checkpoint.path} is taken to stand on the whole model in its own folder, as the base model that it "
-        "names was not found: if that model has the adapter merged into it already, set `checkpoints.base_model`"
-    )

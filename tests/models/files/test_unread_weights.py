@@ -119,14 +119,6 @@ def test_of_an_index_beside_a_whole_file_whose_shards_are_gone_it_is_asked_which
     assert "Or is model.safetensors, which lies beside, the model? Then delete model.safetensors.index.json" in fault
 
 
-def _own_model(adapter: Path, base: Path) -> None:
-    for name in ("config.json", "model.safetensors"):
-        shutil.copy(base / name, adapter)
-    config = json.loads((adapter / "adapter_config.json").read_text())
-    config["base_model_name_or_path"] = "/gone"
-    (adapter / "adapter_config.json").write_text(json.dumps(config))
-
-
 def _pickled(adapter: Path, base: Path) -> None:
     del base
     (adapter / "adapter_model.bin").write_bytes(b"0")
@@ -137,7 +129,6 @@ def _whole_without_configuration(adapter: Path, base: Path) -> None:
 
 
 BESIDE_ADAPTERS: dict[str, tuple[Callable[[Path, Path], Any], str]] = {
-    "a whole model, taken for its base": (_own_model, "is taken to stand on the whole model in its own folder"),
     "the adapter in a pickle": (_pickled, "not read: adapter_model.bin."),
     "whole weights": (_whole_without_configuration, "not read: model.safetensors."),
 }

@@ -155,7 +155,7 @@ def test_an_adapter_in_the_folder_of_its_base_is_two_checkpoints(project: Path) 
     for file in (project / "models/base").iterdir():
         shutil.copy(file, project / "run/checkpoint-40" / file.name)
     name_base(project / "run/checkpoint-40", "/elsewhere/base")
-    resource = checkpoints(project / "run/checkpoint-40")
+    resource = checkpoints(project / "run/checkpoint-40", base_model=str(project / "run/checkpoint-40"))
     base, adapter = resource.find()
     assert (base.name, base.step, adapter.name) == ("base-checkpoint-40", 0, "checkpoint-40")
     plain = AutoModelForCausalLM.from_pretrained(project / "models/base")
@@ -235,6 +235,19 @@ def test_a_merged_model_beside_its_adapter_is_not_merged_once_more(project: Path
     for name in ("model.safetensors", "tokenizer.json"):
         shutil.copy(project / "models/base" / name, step / name)
     assert checkpoints(project / "run").get("checkpoint-20").base.path == step
+
+
+@pytest.mark.parametrize("named", [None, "/elsewhere/base"])
+def test_a_model_beside_its_adapter_that_may_be_the_merged_one_is_not_taken_for_the_base(
+    project: Path, named: str | None
+) -> None:
+    step = project / "run/checkpoint-20"
+    with_peft(project / "models/base", step).merge_and_unload().save_pretrained(step)
+    name_base(step, named)
+    assert refusal(project).startswith(
+        f"{step} holds an adapter and a whole model, which may be the base model or have the adapter merged into it: set "
+        "`checkpoints.base_model` to the folder where it is the base model; "
+    )
 
 
 def test_a_quantised_base_model_whose_library_is_missing_is_refused(project: Path) -> None:
