@@ -12,8 +12,8 @@ from urllib.parse import unquote, urlsplit
 
 TOKEN = "hf_only_for_tests_of_this_project"
 
-_API = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/revision/([^/]+)|/tree/([^/]+))?")
-_FILE = re.compile(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+_API = re.compile(r"/api/(models|datasets)/(gpt2|[^/]+/[^/]+)(?:/revision/([^/]+)|/tree/([^/]+))?")
+_FILE = re.compile(r"/(datasets/)?(gpt2|[^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 
 
 @dataclass

@@ -7,6 +7,8 @@ from typing import Literal, Self
 from lorif_assets.errors import HubError
 
 PREFIX = "hf://"
+MODELS_WITHOUT_OWNER = frozenset({"distilgpt2", "gpt2", "gpt2-large", "gpt2-medium", "gpt2-xl", "openai-gpt"})
+"""Language models whose names on the hub are older than organisations there, as adapters on them give these."""
 _DATASETS = "datasets/"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _PLAIN = re.compile(r"(?!\.)[\w.-]+/[\w.-]+(@\S+)?")

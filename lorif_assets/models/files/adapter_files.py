@@ -7,7 +7,7 @@ from typing import Any
 
 from lorif_assets.config.secrets import masked_address
 from lorif_assets.errors import CheckpointError, HubError
-from lorif_assets.hub.names import PREFIX, is_hub_name, is_plain_name
+from lorif_assets.hub.names import MODELS_WITHOUT_OWNER, PREFIX, is_hub_name, is_plain_name
 from lorif_assets.models.files.checkpoint_folders import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -194,7 +194,7 @@ def base_folder(name: str, adapter: Path | None, revision: str | None) -> Path:
     obstacle = ""
     if found is None:
         found = next((folder for folder in candidates if (folder / ADAPTER_CONFIG).is_file()), None)
-    if found is None and (is_hub_name(name) or is_plain_name(name)):
+    if found is None and (is_hub_name(name) or is_plain_name(name) or name in MODELS_WITHOUT_OWNER):
         try:
             found = described_model(name.removeprefix(PREFIX), revision)
         except HubError as error:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from lorif_assets.errors import CheckpointError, HubError
-from lorif_assets.hub.names import PREFIX, HubName, is_hub_name
+from lorif_assets.hub.names import MODELS_WITHOUT_OWNER, PREFIX, HubName, is_hub_name
 from lorif_assets.hub.snapshots import Snapshot, snapshot_of
 from lorif_assets.models.files.chat_template_files import NAMED_TEMPLATES
 
@@ -44,6 +44,8 @@ def described_model(name: str, revision: str | None) -> Path:
     Raises:
         HubError: the name is no repository's, or it cannot be found or asked for and is not in the cache.
     """
+    if name in MODELS_WITHOUT_OWNER:
+        return fetch_description(snapshot_of(HubName("model", name, revision)))
     return fetch_description(snapshot_of(HubName.parse(f"{PREFIX}{name}" + (f"@{revision}" if revision else ""))))
 
 

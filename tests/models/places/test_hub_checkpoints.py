@@ -220,17 +220,18 @@ def test_an_adapter_on_the_hub_is_a_checkpoint_and_its_base_model_on_the_hub_is_
     assert adapter.weights_hash() != base.weights_hash()
 
 
+@pytest.mark.parametrize("named", ["org/tiny", "gpt2"])
 def test_an_adapter_in_a_folder_takes_its_base_model_from_the_hub(
-    hub: HubStandIn, saved_model: Mapping[str, bytes], tmp_path: Path
+    hub: HubStandIn, saved_model: Mapping[str, bytes], tmp_path: Path, named: str
 ) -> None:
-    hub.model("org/tiny").commit(saved_model)
+    hub.model(named).commit(saved_model)
     (tmp_path / "run/checkpoint-20").mkdir(parents=True)
-    for name, content in adapter_files("org/tiny").items():
+    for name, content in adapter_files(named).items():
         (tmp_path / "run/checkpoint-20" / name).write_bytes(content)
     before = len(hub.downloads())
     found = Checkpoints(path=str(tmp_path / "run"))
     base, adapter = found.find()
-    assert (base.name, adapter.step, adapter.fault()) == ("base-tiny", 20, None)
+    assert (base.name, adapter.step, adapter.fault()) == (f"base-{named.removeprefix('org/')}", 20, None)
     assert not [path for path in hub.downloads()[before:] if path.endswith("safetensors")]
     version = adapter.version()
     found.get(adapter.name)
