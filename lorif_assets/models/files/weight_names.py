@@ -18,6 +18,11 @@ _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.
 """What torch.compile, FSDP and activation checkpointing put before the names of a module that they wrap, at any depth."""
 _OUTERMOST = "module."
 """What DistributedDataParallel, DeepSpeed and averaging put before all names; a name inside may be the same."""
+_FSDP = "pytorch_model_fsdp"
+"""What accelerate calls the folder of a model's shards; its names of weights are those of transformers."""
+_MEGATRON = "its weights are in Megatron's shards: export them by Megatron Bridge's `AutoBridge.export_ckpt`"
+_OF_MEGATRON = "common.pt"
+"""What Megatron puts beside shards in torch's layout."""
 _AVERAGED = "n_averaged"
 """A counter that `torch.optim.swa_utils.AveragedModel` puts beside the weights."""
 
@@ -115,17 +120,28 @@ def other_layout(folder: Path, files: Sequence[Path]) -> str | None:
             "its weights are in DeepSpeed's ZeRO shards: join them by `python zero_to_fp32.py . . --safe_serialization` in the "
             "folder, and keep config.json beside them"
         )
-    sharded = sorted(
+    if sharded := sorted(
         {file.parent for file in folder.glob("**/*.distcp")}, key=lambda shards: ("optim" in shards.name, shards)
-    )
-    if sharded:
-        return (
-            f"its weights are in FSDP's shards: join them by `accelerate merge-weights {sharded[0]} {folder}`, and keep "
-            "config.json beside them"
-        )
+    ):
+        return _distributed(folder, sharded)
     if ranks := sorted(folder.glob("**/model_world_size_*_rank_*.pt")):
         return (
             "its weights are in verl's shards: join them by `python -m verl.model_merger merge --backend fsdp --local_dir "
             f"{ranks[0].parent} --target_dir` and another folder"
         )
-    return None
+    return _MEGATRON if list(folder.glob("**/model_optim_rng.pt")) else None
+
+
+def _distributed(folder: Path, sharded: Sequence[Path]) -> str:
+    """Return how weights in torch's distributed checkpoint become such as transformers reads, by what lies beside them."""
+    if any((shards / _OF_MEGATRON).is_file() for shards in sharded):
+        return _MEGATRON
+    if sharded[0].name.startswith(_FSDP):
+        return (
+            f"its weights are in FSDP's shards: join them by `accelerate merge-weights {sharded[0]} {folder}`, and keep "
+            "config.json beside them"
+        )
+    return (
+        f"its weights are in torch's distributed checkpoint ({sharded[0]}), under its trainer's own names: convert them by "
+        "the trainer (torchtitan's `convert_to_hf.py`), or have it save in Hugging Face's layout"
+    )

@@ -162,6 +162,22 @@ def _fsdp(folder: Path) -> None:
     (folder / "pytorch_model_fsdp_0/__0_0.distcp").write_bytes(b"")
 
 
+def _megatron(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "mp_rank_00").mkdir()
+    (folder / "mp_rank_00/model_optim_rng.pt").write_bytes(b"")
+
+
+def _megatron_in_torchs_layout(folder: Path) -> None:
+    _torchtitan(folder)
+    (folder / "common.pt").write_bytes(b"")
+
+
+def _torchtitan(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "__0_0.distcp").write_bytes(b"")
+
+
 def _mistral(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "consolidated.safetensors")
 
@@ -169,6 +185,9 @@ def _mistral(folder: Path) -> None:
 LAYOUTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "ZeRO": (_zero, "DeepSpeed's ZeRO shards: join them by `python zero_to_fp32.py . . --safe_serialization`"),
     "FSDP": (_fsdp, "FSDP's shards: join them by `accelerate merge-weights"),
+    "Megatron": (_megatron, "Megatron's shards: export them by Megatron Bridge's `AutoBridge.export_ckpt`"),
+    "Megatron in torch's layout": (_megatron_in_torchs_layout, "Megatron's shards: export them"),
+    "torchtitan": (_torchtitan, "torch's distributed checkpoint"),
     "Mistral": (_mistral, "consolidated.safetensors is in Mistral's own layout"),
 }
 
