@@ -1,6 +1,7 @@
 """The files of a PEFT adapter: what is refused before anything is loaded, and where the base model lies."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,11 +128,7 @@ class AdapterFiles:
         config = self.config
         kind = str(config.get("peft_type", "")).upper()
         if parameters := config.get("target_parameters"):
-            raise CheckpointError(
-                f"{self.path} is a LoRA on parameters ({', '.join(parameters)}), whose matrices are added to the weights "
-                'before these are multiplied, so that `recipe.track = "adapter"` cannot follow them; set it to "weights", '
-                "which merges the adapter"
-            )
+            raise matrices_on_parameters(self.path, parameters)
         if kind != "LORA":
             raise CheckpointError(
                 f'{self.path} is an adapter of the kind {kind}, and `recipe.track = "adapter"` is for the matrices A and B '
@@ -175,6 +172,14 @@ class AdapterFiles:
                 f"the adapter {self.path} does not say what its base model is; set `checkpoints.base_model` to its folder"
             )
         return base_folder(str(named), self.path, config.get("revision"))
+
+
+def matrices_on_parameters(adapter: Path, parameters: Sequence[str]) -> CheckpointError:
+    """Return why the matrices of a LoRA on parameters are not tracked."""
+    return CheckpointError(
+        f"{adapter} is a LoRA on parameters ({', '.join(parameters)}), whose matrices are added to the weights before these "
+        'are multiplied, so that `recipe.track = "adapter"` cannot follow them; set it to "weights", which merges the adapter'
+    )
 
 
 def base_folder(name: str, adapter: Path | None, revision: str | None) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lorif_assets.errors import CheckpointError
-from lorif_assets.models.files.adapter_files import AdapterFiles
+from lorif_assets.models.files.adapter_files import AdapterFiles, matrices_on_parameters
 from lorif_assets.models.files.weight_names import unwrapped
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def adapted_model(
     with _explained(adapter, "put on its base model"):
         weights = _weights(adapter, skeleton)
         # Without values first: what the adapter changes is known before anything is written.
-        fitted = _fitted(skeleton, adapter, weights)
+        fitted = _fitted(skeleton, adapter, weights, track)
         model = sharing_copy(base)
         _resize(model, weights, adapter)
         _own_tensors(model, _changed_modules(fitted), weights)
@@ -93,7 +93,7 @@ def adapted_skeleton(skeleton: "PreTrainedModel", adapter: Path, track: Track) -
         CheckpointError: the adapter does not fit the base model.
     """
     with _explained(adapter, "put on its base model"):
-        adapted = _fitted(skeleton, adapter, _weights(adapter, skeleton))
+        adapted = _fitted(skeleton, adapter, _weights(adapter, skeleton), track)
         if track == "adapter":
             return adapted.get_base_model()
         lacking = _lacking_biases(adapted)
@@ -160,11 +160,12 @@ def _weights(adapter: Path, model: "PreTrainedModel") -> "dict[str, Tensor]":
     return weights
 
 
-def _fitted(skeleton: "PreTrainedModel", adapter: Path, weights: "Mapping[str, Tensor]") -> "PeftModel":
+def _fitted(skeleton: "PreTrainedModel", adapter: Path, weights: "Mapping[str, Tensor]", track: Track) -> "PeftModel":
     """Put an adapter on a model without values, with its weights' names and shapes held against those of the model.
 
     Raises:
-        CheckpointError: the adapter's file lacks a weight that its configuration asks for, or has one without a place.
+        CheckpointError: the adapter's file lacks a weight that its configuration asks for, or has one without a place; or
+            matrices that are to be tracked are on parameters.
     """
     from peft import PeftConfig, PeftModel, set_peft_model_state_dict
     from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
@@ -183,6 +184,8 @@ def _fitted(skeleton: "PreTrainedModel", adapter: Path, weights: "Mapping[str, T
             f"the adapter {adapter} is of the kind {config.peft_type.value}, which peft cannot put on a model without its "
             "numbers: merge it by `merge_and_unload`, save the whole model, and set `checkpoints.path` to that"
         ) from error
+    if track == "adapter" and (parameters := _parameters_with_matrices(adapted)):
+        raise matrices_on_parameters(adapter, parameters)
     shapes = {name: tensor.to("meta") for name, tensor in weights.items()}
     try:
         loaded = set_peft_model_state_dict(adapted, shapes, low_cpu_mem_usage=True)
@@ -248,6 +251,13 @@ def _changed_modules(adapted: "PeftModel") -> Set[str]:
         for name, module in adapted.named_modules()
         if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)
     }
+
+
+def _parameters_with_matrices(adapted: "PeftModel") -> list[str]:
+    """Return the parameters that a LoRA's matrices are added to, which peft makes of experts that it names as modules too."""
+    from peft.tuners.lora.layer import ParamWrapper
+
+    return sorted({module.parameter_name for module in adapted.modules() if isinstance(module, ParamWrapper)})
 
 
 def _lacking_biases(adapted: "PeftModel") -> list[str]:

@@ -471,6 +471,62 @@ def test_fused_experts_that_an_adapter_names_as_parameters_are_merged_as_peft_me
     )
 
 
+@pytest.fixture
+def on_each_expert(tmp_path: Path) -> Path:
+    """A LoRA on each expert of a Mixtral, as it was saved while experts were modules of their own (transformers 4)."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = MixtralConfig(**sizes, vocab_size=280, num_key_value_heads=2, num_local_experts=4, initializer_range=0.2)
+    MixtralForCausalLM(config).save_pretrained(tmp_path / "base")
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+    adapter = write_adapter(tmp_path / "checkpoint-20", tmp_path / "base", lora(target_modules=["q_proj"]))
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    for expert in range(4):
+        for name, (outputs, inputs) in EXPERT.items():
+            layer = f"base_model.model.model.layers.0.block_sparse_moe.experts.{expert}.{name}"
+            tensors[f"{layer}.lora_A.weight"] = torch.randn(3, inputs)
+            tensors[f"{layer}.lora_B.weight"] = torch.randn(outputs, 3)
+    save_file(tensors, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
+    name_base(adapter, str(tmp_path / "base"), target_modules=["q_proj", *EXPERT])
+    return adapter
+
+
+EXPERT = {"w1": (24, 16), "w3": (24, 16), "w2": (16, 24)}
+
+
+def test_an_adapter_on_each_expert_is_merged_into_the_fused_experts(on_each_expert: Path) -> None:
+    resource = checkpoints(on_each_expert)
+    files = resource.get("checkpoint-20")
+    merged = resource.load_model(files, "float32", CPU).state_dict()
+    base = resource.load_model(files.base, "float32", CPU).state_dict()
+    tensors = load_file(on_each_expert / "adapter_model.safetensors")
+    for expert in range(4):
+        prefix = f"base_model.model.model.layers.0.block_sparse_moe.experts.{expert}"
+        change = {
+            name: 2 * tensors[f"{prefix}.{name}.lora_B.weight"] @ tensors[f"{prefix}.{name}.lora_A.weight"]
+            for name in EXPERT
+        }
+        for fused, expected in (
+            ("gate_up_proj", torch.cat([change["w1"], change["w3"]])),
+            ("down_proj", change["w2"]),
+        ):
+            name = f"model.layers.0.mlp.experts.{fused}"
+            torch.testing.assert_close(merged[name][expert] - base[name][expert], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_matrices_of_an_adapter_on_each_expert_are_not_tracked(on_each_expert: Path) -> None:
+    resource = checkpoints(on_each_expert)
+    files = resource.get("checkpoint-20")
+    for refused in (
+        lambda: resource.skeleton(files, track="adapter"),
+        lambda: resource.load_model(files, "float32", CPU, "adapter"),
+    ):
+        with pytest.raises(
+            CheckpointError, match=r"is a LoRA on parameters \(down_proj, gate_up_proj\), whose matrices"
+        ):
+            refused()
+
+
 def test_a_merge_that_predicts_something_else_than_the_adapter_is_refused(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
