@@ -318,3 +318,11 @@ def test_a_lake_that_cannot_be_opened_is_said_in_a_sentence_without_the_key(
 def test_an_address_of_no_store_is_refused() -> None:
     with pytest.raises(LorifError, match="ftp://x/y is no address of an object store"):
         _ = ObjectStore.at("ftp://x/y").folder
+
+
+def test_a_folder_whose_name_says_that_it_is_the_last_comes_last(bucket: Any, saved_model: Mapping[str, bytes]) -> None:
+    for folder in ("final", "checkpoint-20", "checkpoint-3"):
+        for name, content in saved_model.items():
+            bucket.put_object(Bucket="lake", Key=f"runs/8/{folder}/{name}", Body=content)
+    found = ObjectStoreCheckpoints(path="s3://lake/runs/8").find()
+    assert [(one.name, one.step) for one in found] == [("checkpoint-3", 3), ("checkpoint-20", 20), ("final", 20)]

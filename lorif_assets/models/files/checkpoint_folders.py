@@ -121,6 +121,11 @@ def is_whole(folder: Path) -> bool:
     return ((folder / CONFIG).is_file() and bool(model_weights(folder))) or bool(gguf_files(folder))
 
 
+def says_final(name: str) -> bool:
+    """Whether a folder's name says that its model was saved after the last step."""
+    return _FINAL.fullmatch(name) is not None
+
+
 def pickled_weights(folder: Path) -> list[str]:
     """Return the names of files that are weights in pickles."""
     files = (file.name for pattern in _PICKLED_WEIGHTS for file in folder.glob(pattern))
@@ -226,7 +231,7 @@ def _without_copies(folders: Sequence[CheckpointFolder]) -> tuple[list[Checkpoin
         copied = [step for step in steps if is_whole(one.path) and _is_copy(one, step)]
         if copied:
             notes.append(f"{one.path} is {copied[0].name}: their weights are the same")
-        elif last is not None and _FINAL.fullmatch(one.name):
+        elif last is not None and says_final(one.name):
             kept.append(replace(one, step=last, is_last=True))
         else:
             kept.append(one)

@@ -16,7 +16,7 @@ from lorif_assets.models.files.checkpoint_folders import ADAPTER_CONFIG, CONFIG
 from lorif_assets.models.files.hub import fetch_description, fetch_folder, names_in, safetensors_in, weight_names
 from lorif_assets.models.files.steps import is_marked, step_of_folder
 from lorif_assets.models.files.tokenizer_files import VOCABULARY_FILES
-from lorif_assets.models.places.store_checkpoints import ObjectStoreCheckpoints, saved_at_the_end
+from lorif_assets.models.places.store_checkpoints import ObjectStoreCheckpoints, in_training_order
 
 _NAMES_SHOWN = 5
 
@@ -172,9 +172,7 @@ def _in_repository(snapshot: Snapshot, base_model: str | None) -> Sequence[Check
         for folder in folders
         if not is_model or is_marked(folder.name)
     ]
-    return (
-        [*steps, saved_at_the_end(_checkpoint(snapshot, snapshot.name.path, base_model), steps)] if is_model else steps
-    )
+    return in_training_order(steps, _checkpoint(snapshot, snapshot.name.path, base_model) if is_model else None)
 
 
 def _is_of_model(file: str) -> bool:

@@ -11,7 +11,7 @@ from lorif_assets.lake.partition_names import partition_name
 from lorif_assets.models.checkpoints import NAME_PUNCTUATION, Checkpoints, Found
 from lorif_assets.models.files.chat_template_files import NAMED_TEMPLATES
 from lorif_assets.models.files.checkpoint_files import CheckpointFiles
-from lorif_assets.models.files.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG
+from lorif_assets.models.files.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, says_final
 from lorif_assets.models.files.steps import is_marked, step_of_folder
 from lorif_assets.models.files.tokenizer_files import VOCABULARY_FILES
 from lorif_assets.stores.object_store import ObjectStore, StoredFile, is_store_url
@@ -119,15 +119,24 @@ class ObjectStoreCheckpoints(Checkpoints):
             )
         chosen = [name for name in models if name and ("" not in models or is_marked(name))]
         steps = [_checkpoint(store, name, models[name], self.base_model) for name in chosen]
-        if "" not in models:
-            return Found(steps, ())
-        return Found([*steps, saved_at_the_end(_checkpoint(store, "", models[""], self.base_model), steps)], ())
+        top = _checkpoint(store, "", models[""], self.base_model) if "" in models else None
+        return Found(in_training_order(steps, top), ())
 
 
-def saved_at_the_end(model: CheckpointFiles, steps: Sequence[CheckpointFiles]) -> CheckpointFiles:
-    """Return a model beside the steps of its training, after the last of these; without any, the model as it is."""
+def in_training_order(steps: Sequence[CheckpointFiles], top: CheckpointFiles | None) -> Sequence[CheckpointFiles]:
+    """Return checkpoints of one place, those that were saved at the end after the last step.
+
+    Args:
+        steps: those in its folders, of which a name may say that it is the last.
+        top: the model beside the folders, if there is one.
+    """
+    if not steps:
+        return [top] if top else []
     last = max((one.step for one in steps if one.step is not None), default=None)
-    return replace(model, step=last, place="end") if steps else model
+    found = [
+        replace(one, step=last, place="end") if one.step is None and says_final(one.name) else one for one in steps
+    ]
+    return [*found, replace(top, step=last, place="end")] if top else found
 
 
 def _checkpoint(

@@ -59,6 +59,16 @@ def test_a_model_above_the_steps_of_its_training_is_the_last_of_them(
     assert all(found.is_complete() for found in checkpoints("org/run").find())
 
 
+def test_a_folder_whose_name_says_that_it_is_the_last_comes_last(
+    hub: HubStandIn, saved_model: Mapping[str, bytes]
+) -> None:
+    folders = ("checkpoint-20", "checkpoint-3", "final")
+    hub.model("org/run").commit(
+        {f"{folder}/{name}": content for folder in folders for name, content in saved_model.items()}
+    )
+    assert names_and_steps("org/run") == [("checkpoint-3", 3), ("checkpoint-20", 20), ("final", 20)]
+
+
 def test_a_folder_comes_before_a_repository_of_its_name(
     hub: HubStandIn, saved_model: Mapping[str, bytes], tmp_path: Path
 ) -> None:
