@@ -52,11 +52,13 @@ def test_a_checkpoint_directory_is_one_checkpoint_named_after_itself(folder: Pat
 
 
 def test_a_directory_of_checkpoints_is_all_of_them_in_order_of_step(folder: Path) -> None:
-    for name in ("step-10", "step-9", "final", "epoch-1-step-200"):
+    for name in ("step-10", "step-9", "start", "epoch-1-step-200"):
         shutil.copytree(folder, folder.parent / name)
+    weights = folder.parent / "start/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
     found = checkpoints(folder.parent).find()
     assert [(checkpoint.name, checkpoint.step) for checkpoint in found] == [
-        ("final", None),
+        ("start", None),
         ("step-7", 7),
         ("step-9", 9),
         ("step-10", 10),
