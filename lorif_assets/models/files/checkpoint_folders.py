@@ -61,14 +61,15 @@ def list_folders(root: Path) -> FolderListing:
     Folders without configuration and weights are skipped, and so are those whose names say that they are hidden or still
     being written (`.x`, `_x`, `tmp-x`, `x.tmp`).
     """
-    found = _trained(root)
+    found, compared = _told_apart(root)
     links = _links(found)
     children = [folder for folder in found if folder not in links]
     is_model = _is_configured(root)
     folders: list[CheckpointFolder] = []
     notes = [f"{link} is passed over: it is a link to {target}" for link, target in links.items()]
-    notes += _references_note([root, *children])
     for child in children:
+        inside, compared_inside = _told_apart(child)
+        compared += compared_inside
         path = _holder(child)
         # Beside a model lie folders of other kinds: an export, an optimizer's state.
         counts = _is_configured(path) if is_model else holds_model(path)
@@ -80,12 +81,12 @@ def list_folders(root: Path) -> FolderListing:
             notes.append(f"{child} is passed over: it has weights and no config.json; copy {root / CONFIG} there")
         elif is_marked(child.name) and (not is_model or trainer_step(child) is not None):
             notes.append(f"{child} is passed over: {other_layout(child, ()) or 'it has no model'}")
-        if path == child and (inner := [folder.name for folder in _trained(child) if is_whole(folder)]):
+        if path == child and (inner := [folder.name for folder in inside if is_whole(folder)]):
             notes.append(
                 f"{len(inner)} checkpoint(s) inside {child} are passed over ({inner[0]} ...): set `checkpoints.path` to it"
             )
     folders, others = _without_other_forms(root, folders)
-    notes += others
+    notes += [*_compared_note(compared), *others]
     folders, others = _without_copies(folders)
     notes += [*others, *_mixed_counts(folders)]
     if not is_model:
@@ -161,7 +162,7 @@ def _holder(folder: Path) -> Path:
     """
     if _is_configured(folder) or any(folder.glob("*.safetensors")):
         return folder
-    found = [inner for inner in _trained(folder) if (inner / ADAPTER_CONFIG).is_file()]
+    found = [inner for inner in _told_apart(folder)[0] if (inner / ADAPTER_CONFIG).is_file()]
     if not found and is_marked(folder.name):
         parts = list(_folders(folder))
         below = {part.name: [inner for inner in _folders(part) if is_whole(inner)] for part in parts}
@@ -170,27 +171,31 @@ def _holder(folder: Path) -> Path:
     return found[0] if len(found) == 1 else folder
 
 
-def _trained(folder: Path) -> list[Path]:
-    """Return the folders in a folder, without an adapter that one beside it was compared with."""
+def _told_apart(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the folders in a folder, and apart from them the adapters that one beside them was compared with."""
     found = list(_folders(folder))
-    trained = [one for one in found if one.name not in _REFERENCES or not (one / ADAPTER_CONFIG).is_file()]
-    return trained if any((one / ADAPTER_CONFIG).is_file() for one in (folder, *trained)) else found
+    compared = [one for one in found if one.name in _REFERENCES and (one / ADAPTER_CONFIG).is_file()]
+    trained = [one for one in found if one not in compared]
+    if compared and any((one / ADAPTER_CONFIG).is_file() for one in (folder, *trained)):
+        return trained, compared
+    return found, []
 
 
-def _references_note(folders: Sequence[Path]) -> list[str]:
-    passed = [inner for folder in folders for inner in sorted({*_folders(folder)} - {*_trained(folder)})]
-    if not passed:
+def _compared_note(adapters: Sequence[Path]) -> list[str]:
+    if not adapters:
         return []
     return [
-        f"{passed[0]} is passed over ({len(passed)} such): its name says that it is the adapter that a preference training "
+        f"{adapters[0]} is passed over ({len(adapters)} such): its name says that it is the adapter that a preference training "
         "compares with the one beside it"
     ]
 
 
 def _links(folders: Sequence[Path]) -> dict[Path, str]:
     """Return which folders are links to another one of them, whose name it is: `latest`, say."""
-    own = {folder.resolve(): folder.name for folder in folders if not folder.is_symlink()}
-    return {folder: own[folder.resolve()] for folder in folders if folder.is_symlink() and folder.resolve() in own}
+    if not (links := [folder for folder in folders if folder.is_symlink()]):
+        return {}
+    own = {folder.resolve(): folder.name for folder in folders if folder not in links}
+    return {link: own[link.resolve()] for link in links if link.resolve() in own}
 
 
 def _folders(folder: Path) -> Iterator[Path]:
