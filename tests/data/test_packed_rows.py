@@ -85,6 +85,8 @@ def test_each_sequence_of_a_packed_row_is_an_example_of_its_own(packing: dict[st
         {"sequence_id": [0, 0, 1, 1, -1]},
         {"segment_ids": [1, 1, 2, 2, 0]},
         {"seq_lengths": [2, 2, 1]},
+        {"seq_idx": [0, 0, 1, 1, 1], "attention_mask": [1, 1, 1, 1, 0]},
+        {"seq_idx": [0, 0, 1, 1, 0], "attention_mask": [1, 1, 1, 1, 0]},
     ],
 )
 def test_padding_and_sequences_of_one_token_are_in_no_example(packing: dict[str, list[int]]) -> None:
@@ -132,6 +134,21 @@ def test_malformed_rows_keep_their_place_among_packed_ones() -> None:
 def test_a_shard_without_packed_rows_is_read_as_ever() -> None:
     rows = RawShard("a", ("input_ids", "position_ids"), ((0, {"input_ids": IDS, "position_ids": [0, 1, 2, 3, 4]}),))
     assert unpacked(rows, Columns()) is rows
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"position_ids": [7, 8, 9, 10, 11]},
+        {"position_ids": [0, 1, 2, 100, 101]},
+        {"position_ids": [2, 3, 4, 1, 1]},
+        {"seq_lengths": [5]},
+        {"cu_seqlens": [0, 5]},
+        {"segment_ids": [3, 3, 3, 3, 3]},
+    ],
+)
+def test_a_row_of_one_sequence_keeps_its_id_and_all_of_its_tokens(columns: dict[str, list[int]]) -> None:
+    assert tokens({"input_ids": IDS, **columns}) == {"s-00000/000000": IDS}
 
 
 @pytest.mark.parametrize(

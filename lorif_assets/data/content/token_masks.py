@@ -81,7 +81,9 @@ def _n_sequences(column: str, numbers: Sequence[int]) -> int:
     if column in SEQUENCE_ENDS:
         return sum(first < end for first, end in pairwise(numbers))
     if column == POSITIONS:
-        return sum(len(run) > 1 for run in _runs(numbers))
+        # Positions that only rise are those of one sequence, also where some are left out.
+        is_one = all(first < second for first, second in pairwise(numbers))
+        return 1 if is_one else sum(len(run) > 1 for run in _runs(numbers))
     if column == ATTENTION_MASK:
         return len({*numbers} - {0})
     groups = [number for number, _ in groupby(numbers)]
@@ -114,7 +116,7 @@ def _sequences(column: str, numbers: Sequence[int], n_shown: int) -> Iterable[ra
                     f"position_ids are {numbers[run.start]} where a sequence begins, at token {run.start}, and not 0"
                 )
     else:
-        runs = list(_numbered(column, numbers))
+        runs = list(_numbered(column, numbers, n_shown))
     return (run for run in runs if len(run) > 1)
 
 
@@ -124,11 +126,11 @@ def _runs(positions: Sequence[int]) -> list[range]:
     return [range(begin, end) for begin, end in pairwise([*starts, len(positions)])]
 
 
-def _numbered(column: str, numbers: Sequence[int]) -> Iterable[range]:
-    """Yield the stretches of one number that are no padding."""
+def _numbered(column: str, numbers: Sequence[int], n_shown: int) -> Iterable[range]:
+    """Yield the stretches of one number that are no padding, whatever number padding has behind the tokens that are shown."""
     seen: set[int] = set()
     end = 0
-    for number, group in groupby(numbers):
+    for number, group in groupby(numbers[:n_shown]):
         begin, end = end, end + len(list(group))
         is_padding = (
             number == 0 if column == ATTENTION_MASK else end == len(numbers) and _is_padding(number, numbers[0])
