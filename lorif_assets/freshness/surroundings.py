@@ -10,7 +10,7 @@ from typing import Any, Self
 from lorif_assets.config.first_settings import FoundSource, Surroundings
 from lorif_assets.config.sources import Columns, Source, SourceFormat
 from lorif_assets.data.content.columns import guessed_columns, usual_ids
-from lorif_assets.data.formats import format_of_suffix, readers
+from lorif_assets.data.formats import format_of_suffix, formats_of_data, readers
 from lorif_assets.data.formats.delta_buckets import BucketedTable
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.preview import first_rows
@@ -184,7 +184,9 @@ def _data_files(folder: Path, *, is_shared: bool) -> list[Path]:
     # Beside code, models and other data lie notes and settings in text and JSON files: data are those whose columns say so.
     tables = [file for file, kind in formats.items() if kind in _QUERY_FORMATS and file not in firm]
     told = {file for file in tables if guessed_columns(_first_row(folder, file))}
-    return [file for file in formats if file in told or file in firm]
+    data = [file for file in formats if file in told or file in firm]
+    made_of_rows = {kind for kind, reader in readers().items() if reader.is_made_of_rows}
+    return [file for file in data if formats[file] not in made_of_rows] or data
 
 
 def _by_ending(base: Path, folders: Iterable[Path], endings: Collection[str]) -> Iterator[tuple[str, int]]:
@@ -220,6 +222,9 @@ def _is_of_one_file(folder: Path, files: Sequence[Path]) -> bool:
 
 
 def _are_of_one_kind(base: Path, files: Sequence[Path]) -> bool:
+    if not {*files} <= formats_of_data(_children(files[0].parent)).keys():
+        # The folder would be read as what lies beside them.
+        return False
     # Of many files two are looked into: shards of a data set have the same columns.
     first, last = (_first_row(base, file).keys() for file in (files[0], files[-1]))
     return first == last and len({format_of_suffix(file) for file in files}) == 1

@@ -3,7 +3,7 @@
 A new format is a member of `SourceFormat` and a module here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -38,6 +38,18 @@ def _begins_with(path: Path, magic: bytes) -> bool:
             return file.read(len(magic)) == magic
     except OSError:
         return True
+
+
+def formats_of_data(files: Iterable[Path]) -> dict[Path, SourceFormat]:
+    """Return the formats of those files that are data, by their names, whose beginnings do not say otherwise.
+
+    Files that describe others are none, nor is what trainers made of rows where there are files of rows too.
+    """
+    found = {file: kind for file in files if (kind := format_of_suffix(file))}
+    described = {name for kind in {*found.values()} for name in readers()[kind].descriptions}
+    data = {file: kind for file, kind in found.items() if file.name not in described}
+    rows = {file: kind for file, kind in data.items() if not readers()[kind].is_made_of_rows}
+    return rows or data
 
 
 def known_suffixes() -> str:

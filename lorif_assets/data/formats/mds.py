@@ -46,6 +46,7 @@ class Mds(FileReader):
     kind = SourceFormat.MDS
     suffixes = (*_READ, *_UNREAD)
     descriptions = ("index.json",)
+    is_made_of_rows = True
 
     def cut(self, path: Path, state: str, rows_per_slice: int, limits: ReadLimits) -> Iterator[FileSlice]:
         """Yield the slices of one file."""

@@ -47,6 +47,7 @@ class Megatron(FileReader):
     kind = SourceFormat.MEGATRON
     suffixes = (".idx",)
     magic = _MAGIC
+    is_made_of_rows = True
 
     def parts(self, uri: str) -> tuple[str, ...]:
         """Return the index, and the file of tokens beside it."""

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from lorif_assets.config.sources import Source, SourceFormat
-from lorif_assets.data.formats import format_of_suffix, is_of, known_suffixes, readers
+from lorif_assets.data.formats import format_of_suffix, formats_of_data, is_of, known_suffixes, readers
 from lorif_assets.data.formats.contents import advice
 from lorif_assets.data.formats.hub_selection import hub_errors, selected
 from lorif_assets.data.formats.lakehouse_tables import TableFolder, table_among, table_around
@@ -236,7 +236,7 @@ def _named_files(
 ) -> tuple[SourceFormat, list[SourceFile]]:
     if source.format is SourceFormat.AUTO:
         kind = _only_format(source, found)
-        chosen = [path for path in found if format_of_suffix(path) is kind]
+        chosen = [path for path, of in formats_of_data(found).items() if of is kind]
     else:
         kind = source.format
         # A pattern says which files are meant, but a star does not mean a file that is being written.
@@ -251,7 +251,7 @@ def _named_files(
 
 
 def _only_format(source: Source, found: Sequence[Path]) -> SourceFormat:
-    formats = Counter(kind for path in found if (kind := format_of_suffix(path)))
+    formats = Counter(formats_of_data(found).values())
     if any(not readers()[kind].is_fallback for kind in formats):
         formats = Counter({kind: n for kind, n in formats.items() if not readers()[kind].is_fallback})
     if not formats:

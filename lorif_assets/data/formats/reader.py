@@ -146,6 +146,9 @@ class Reader(ABC):
     """Whether a source may lie in an object store."""
     is_named: ClassVar[bool] = False
     """Whether the settings have to name the format, as files of its endings may be anything."""
+    is_made_of_rows: ClassVar[bool] = False
+    """Whether its files are what trainers make of rows: they count only if none of those are there, unless the settings name
+    the format."""
     is_fallback: ClassVar[bool] = False
     """Whether its files count as data only if there are none of other formats, unless the settings name the format."""
 

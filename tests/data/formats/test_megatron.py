@@ -234,3 +234,9 @@ def test_on_the_hub_the_tokens_come_with_their_index(hub: HubStandIn, tmp_path: 
     assert set(hub.downloads()) == {".gitattributes", *files}
     assert "weights.bin" in (notice := passed_over_notice(of, tmp_path) or "")
     assert "corpus" not in notice
+
+
+def test_on_the_hub_an_index_of_something_else_beside_rows_is_no_data(hub: HubStandIn, tmp_path: Path) -> None:
+    hub.dataset("org/name").commit({"rows.jsonl": b'{"text": "words"}\n', "rows.idx": b"0 18"})
+    (piece,) = list_shards(source("hf://datasets/org/name"), tmp_path)
+    assert (piece.kind, piece.rows) == (SourceFormat.JSONL, 1)

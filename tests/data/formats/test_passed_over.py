@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from lorif_assets.config.sources import Source
-from lorif_assets.data.formats.paths import passed_over
+from lorif_assets.config.sources import Source, SourceFormat
+from lorif_assets.data.formats.paths import locate, passed_over
 from lorif_assets.data.shards import list_shards, passed_over_notice
 from lorif_assets.errors import SourceError
+from lorif_assets.freshness.surroundings import look_around
+from tests.token_stores import indexed_files, mds_shard
 
 ROW = '{"text": "a"}\n'
 
@@ -143,3 +145,43 @@ def test_streams_of_tokens_and_archives_are_refused_with_what_to_do_instead(tmp_
     for path in ("data", f"data/{name}"):
         with pytest.raises(SourceError, match="save its rows as Parquet or JSON Lines"):
             list_shards(Source(name="tokens", path=path), tmp_path)
+
+
+MADE_OF_ROWS = {
+    **indexed_files("tokens_document", [[[1, 2, 3]]]),
+    "shard.00000.mds": mds_shard({"text": "str"}, [[b"words"]]),
+    "index.json": b'{"version": 2, "shards": []}',
+}
+
+
+@pytest.mark.parametrize("folder", ["data", "data/made"])
+@pytest.mark.parametrize(("name", "kind"), [("rows.jsonl", "jsonl"), ("rows.json", "json"), ("rows.txt", "txt")])
+def test_rows_are_read_and_what_a_trainer_made_of_them_is_passed_over(
+    tmp_path: Path, name: str, kind: str, folder: str
+) -> None:
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "data" / name).write_text(ROW)
+    for made, content in MADE_OF_ROWS.items():
+        (tmp_path / folder / made).write_bytes(content)
+    of = Source(name="docs", path="data")
+    found, files = locate(of, tmp_path)
+    assert (found, [file.name for file in files]) == (kind, [name])
+    assert {"tokens_document.idx", "shard.00000.mds"} <= {Path(file).name for file in passed_over(of, tmp_path)}
+    (piece,) = list_shards(Source(name="docs", path="data", format=SourceFormat.MDS), tmp_path)
+    assert Path(piece.uri).name == "shard.00000.mds"
+
+
+def test_rows_are_found_and_what_was_made_of_them_is_not(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/rows.json").write_text(f"[{ROW}]")
+    for name, content in indexed_files("rows_document", [[[1, 2, 3]]]).items():
+        (tmp_path / "data" / name).write_bytes(content)
+    assert [found.source.path for found in look_around(tmp_path).sources] == ["data/rows.json"]
+
+
+def test_a_folder_that_would_be_read_as_a_note_is_found_file_by_file(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/LICENSE.txt").write_text("words")
+    for name, content in {**indexed_files("a", [[[1, 2]]]), **indexed_files("b", [[[1, 2]]])}.items():
+        (tmp_path / "data" / name).write_bytes(content)
+    assert [found.source.path for found in look_around(tmp_path).sources] == ["data/a.idx", "data/b.idx"]
