@@ -29,7 +29,8 @@ from lorif_assets.data.formats.parquet import of_table
 from lorif_assets.data.formats.reader import FileReader, FileSlice, RawShard, ShardSlice, place_of, slices_of
 from lorif_assets.errors import SourceError
 
-_READ = (".mds", ".mds.gz", ".mds.zstd")
+_PLAIN = ".mds"
+_READ = (_PLAIN, ".mds.gz", ".mds.zstd")
 _UNREAD = (".mds.br", ".mds.bz2", ".mds.snappy")
 _TEXTS = ("str", "json", "str_int", "str_float", "str_decimal")
 _NUMBERS: Mapping[str, str] = {
@@ -102,7 +103,7 @@ def _count(path: Path, state: str, limits: ReadLimits) -> int:
         raise SourceError(f"{path} is compressed by what is not read here: write it again plain, or with gz or zstd.")
     with _opened(path, limits) as file:
         header = _header(path, file, limits)
-        if path.name.lower().endswith(".mds") and path.stat().st_size != header.offsets[-1]:
+        if path.name.lower().endswith(_PLAIN) and path.stat().st_size != header.offsets[-1]:
             raise ValueError(f"it has {path.stat().st_size:,} bytes, and its rows end at byte {header.offsets[-1]:,}")
         return len(header.offsets) - 1
 
@@ -184,7 +185,9 @@ def _exactly(file: BinaryIO, size: int) -> bytes:
 
 @contextmanager
 def _opened(path: Path, limits: ReadLimits) -> Iterator[BinaryIO]:
-    with _sound(path), opened(path, limits=limits) as file:
+    # The first bytes are a number of rows, which may be those of gzip: only the name says what is compressed.
+    is_plain = path.name.lower().endswith(_PLAIN)
+    with _sound(path), path.open("rb") if is_plain else opened(path, limits=limits) as file:
         yield file
 
 
@@ -192,5 +195,5 @@ def _opened(path: Path, limits: ReadLimits) -> Iterator[BinaryIO]:
 def _sound(path: Path) -> Iterator[None]:
     try:
         yield
-    except (ValueError, RecursionError, pa.ArrowException) as error:
+    except (OSError, ValueError, RecursionError, pa.ArrowException) as error:
         raise SourceError(f"{path} cannot be read as MDS: {error}. Write it again, or remove it.") from error

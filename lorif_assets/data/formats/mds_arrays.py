@@ -59,4 +59,5 @@ def _array(value: bytes, kind: str | None, shape: tuple[int, ...] | None) -> np.
     numbers = np.frombuffer(value, f"<{kind}")
     if prod(shape) != len(numbers):
         raise ValueError(f"an array of the shape {shape} has {len(numbers):,} numbers")
-    return numbers.reshape(shape)
+    # Of an array without numbers, the other sizes may be any.
+    return numbers.reshape(shape if len(numbers) else (0,) * len(shape))

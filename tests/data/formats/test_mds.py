@@ -71,6 +71,20 @@ def test_rows_are_read_slice_by_slice_compressed_or_not(
         assert [row["tokens"] for row in read(of, tmp_path)] == [ids.tolist() for ids in TOKENS]
 
 
+def test_a_number_of_rows_that_begins_as_gzip_does_is_one(tmp_path: Path) -> None:
+    n_rows = int.from_bytes(b"\x1f\x8b", "little")
+    stored(tmp_path, mds_shard({"text": "str"}, [[b"a"]] * n_rows))
+    (piece,) = list_shards(source(n_rows), tmp_path)
+    assert (piece.fault, piece.rows) == ("", n_rows)
+    assert len(read_shard(source(n_rows), piece, tmp_path).rows) == n_rows
+
+
+def test_an_array_without_numbers_is_an_empty_list_however_large_its_other_sizes(tmp_path: Path) -> None:
+    empty = [bytes([2 << 2 | 2]) + np.array(shape, "<u4").tobytes() for shape in ((0, 3), (2**32 - 1, 0))]
+    stored(tmp_path, mds_shard({"tokens": "ndarray:uint16"}, [[value] for value in empty]))
+    assert read(source(), tmp_path) == [{"tokens": []}, {"tokens": []}]
+
+
 @pytest.mark.parametrize("suffix", ["br", "bz2", "snappy"])
 def test_what_is_compressed_otherwise_is_refused_with_what_to_write_instead(tmp_path: Path, suffix: str) -> None:
     stored(tmp_path, b"x" * 99, f"shard.00000.mds.{suffix}")
