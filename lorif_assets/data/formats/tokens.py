@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, cast
+from tokenize import TokenError
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from jaxtyping import Integer
@@ -35,7 +36,7 @@ _NUMPY = b"\x93NUMPY"
 _LLM_C = {(20_240_520, 1): "uint16", (20_240_801, 7): "uint32"}
 _LLM_C_NUMBERS = 256
 _AT_A_TIME = 1 << 22
-# No stream of tokens has numbers as small as the upper halves of ids are, in every other place of so many.
+# In no stream of tokens are numbers as small as upper halves of ids in every other place of so many, and larger ones between.
 _LOOKED_AT, _LARGEST_HALF = 4096, 8
 _ID = "document"
 _BYTES_IN_MEMORY = 8
@@ -179,7 +180,7 @@ def _stream(path: Path, file: BinaryIO) -> _Stream | None:
     head = file.read(4 * _LLM_C_NUMBERS)
     size = os.fstat(file.fileno()).st_size
     if head.startswith(_NUMPY):
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = _array(path)
         if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
             raise ValueError(f"it is an array of {array.ndim} dimensions of {array.dtype}: save its rows as Parquet")
         stream = _Stream(file, int(array.offset), array.dtype, len(array))
@@ -195,6 +196,24 @@ def _stream(path: Path, file: BinaryIO) -> _Stream | None:
     return stream
 
 
+def _array(path: Path) -> np.memmap[Any, np.dtype[Any]]:
+    try:
+        return cast("np.memmap[Any, np.dtype[Any]]", np.load(path, mmap_mode="r", allow_pickle=False))
+    except (OverflowError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
+        # NumPy reads the header as Python, and lets some of what may be wrong with that through.
+        raise ValueError(f"its header cannot be read ({error})") from error
+
+
+def _are_halves(numbers: Integer[np.ndarray, " n"]) -> bool:
+    """Whether every other of the first numbers is as small as the upper halves of ids are, and the rest are ids."""
+    lower, upper = numbers[::2], numbers[1::2]
+    return (
+        len(numbers) == _LOOKED_AT
+        and 0 <= upper.min() <= upper.max() <= _LARGEST_HALF
+        and (upper.max() == 0 or lower.max() > _LARGEST_HALF)
+    )
+
+
 def _without_header(file: BinaryIO, token_type: TokenType | None) -> _Stream:
     if token_type is None:
         raise ValueError("it does not say of which type its numbers are: set `token_type` to what was saved")
@@ -202,8 +221,7 @@ def _without_header(file: BinaryIO, token_type: TokenType | None) -> _Stream:
     if size % kind.itemsize:
         raise ValueError(f"it has {size:,} bytes, which are no whole number of {token_type}")
     file.seek(0)
-    others = np.fromfile(file, kind, _LOOKED_AT)[1::2]
-    if len(others) == _LOOKED_AT // 2 and others.min() >= 0 and others.max() <= _LARGEST_HALF:
+    if _are_halves(np.fromfile(file, kind, _LOOKED_AT)):
         raise ValueError(
             f"every other of its {token_type} is as good as 0, as halves of larger numbers are: correct `token_type`"
         )

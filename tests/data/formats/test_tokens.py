@@ -151,6 +151,27 @@ def test_a_stream_of_another_type_or_that_is_not_whole_is_refused(
         list_shards(source(token_type), tmp_path)
 
 
+@pytest.mark.parametrize("token_type", ["uint16", "uint32", "int64"])
+def test_a_stream_of_few_different_tokens_is_read(tmp_path: Path, token_type: TokenType) -> None:
+    ids = np.random.default_rng(0).integers(0, 6, 10_000)
+    stored(tmp_path, ids.astype(token_type).tobytes())
+    pieces = list_shards(source(token_type, 10_000, document_end=0), tmp_path)
+    assert sum(piece.rows for piece in pieces) > 1_000
+    halves: TokenType = "uint16" if token_type == "uint32" else "int32"
+    if token_type != "uint16":
+        with pytest.raises(SourceError, match="every other of its"):
+            list_shards(source(halves, 10_000, document_end=0), tmp_path)
+
+
+@pytest.mark.parametrize("ending", [b"(12", b"(12,), '''", b"(99999999999999999999,), }"])
+def test_a_damaged_header_of_numpy_is_said_to_be_one(tmp_path: Path, ending: bytes) -> None:
+    content = with_numpy_header(DOCUMENTS, "uint16")
+    begin, end = content.index(b"(12,)"), content.index(b"\n")
+    stored(tmp_path, content[:begin] + ending.ljust(end - begin) + content[end:])
+    with pytest.raises(SourceError, match="its header cannot be read"):
+        list_shards(source(), tmp_path)
+
+
 def test_nothing_is_unpickled(tmp_path: Path) -> None:
     file = io.BytesIO()
     np.save(file, np.array([pickle.dumps], object), allow_pickle=True)
