@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,14 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float64, Int64
 
-from lorif_assets.config.sources import Columns, Source
+from lorif_assets.config.sources import Source
 from lorif_assets.data.examples import sort_out
 from lorif_assets.data.formats import readers
 from lorif_assets.data.formats.reader import RawShard, ShardSlice
 from lorif_assets.data.packed_rows import columns_by_token
 from lorif_assets.data.rows.row_ids import text_of_id
 from lorif_assets.data.shards import read_shard
+from lorif_assets.data.stored_tokens import as_stored
 from lorif_assets.errors import MismatchError, SettingsError, SourceError
 
 
@@ -26,6 +27,8 @@ class TypedRows:
 
     source: str
     values: pa.Table
+    text_ids: str | None = None
+    """The column of ids that are text whatever they were in the source, as sequences of packed rows have them."""
 
     def table(self) -> pa.Table:
         """Return the rows as a table."""
@@ -51,7 +54,7 @@ class TypedRows:
         values = self.values.append_column(column, pa.array(weights)).replace_schema_metadata(
             _without_features(self.values)
         )
-        return TypedRows(self.source, values)
+        return replace(self, values=values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +63,8 @@ class ObjectRows:
 
     source: str
     values: Sequence[Mapping[str, Any]]
+    text_ids: str | None = None
+    """As those of `TypedRows`."""
 
     def table(self) -> pa.Table:
         """Return the rows as a table, with the types that Arrow finds for their values.
@@ -82,7 +87,7 @@ class ObjectRows:
         """
         _refuse_second(self.source, column, {name for row in self.values for name in row})
         pairs = zip(self.values, weights.tolist(), strict=True)
-        return ObjectRows(self.source, [{**row, column: weight} for row, weight in pairs])
+        return replace(self, values=[{**row, column: weight} for row, weight in pairs])
 
     def _array(self, column: str) -> pa.Array:
         try:
@@ -125,25 +130,27 @@ def source_rows(source: Source, piece: ShardSlice, base: Path, shard_hash: str, 
     table = readers()[piece.kind].table(source, piece, base)
     values = dict(raw.rows)
     chosen = [values[place] for place in places]
-    if raw.parts and (column := source.columns.id) is not None:
-        # Of numbers, those of sequences are text.
-        chosen = [{**row, column: text_of_id(row[column], column)} for row in chosen]
+    ids = source.columns.id if raw.parts else None
+    if ids is not None:
+        chosen = [{**row, ids: text_of_id(row[ids], ids)} for row in chosen]
     if table is None:
-        return ObjectRows(source.name, chosen)
+        return ObjectRows(source.name, chosen, ids)
     rows = _at(table, np.array([raw.part(place).row for place in places]))
-    return TypedRows(source.name, _as_sequences(rows, chosen, source.columns, raw) if raw.parts else rows)
+    return TypedRows(source.name, _as_sequences(rows, chosen, source, raw) if raw.parts else rows, ids)
 
 
-def _as_sequences(table: pa.Table, rows: Sequence[Mapping[str, Any]], columns: Columns, raw: RawShard) -> pa.Table:
+def _as_sequences(table: pa.Table, rows: Sequence[Mapping[str, Any]], source: Source, raw: RawShard) -> pa.Table:
     """Return a table of the rows that sequences were packed in as one of the sequences."""
-    names = columns_by_token(columns, raw)
-    for name in (*names, *([] if columns.id is None else [columns.id])):
+    for name in columns_by_token(source.columns, raw):
         kind = table.schema.field(name).type
         if pa.types.is_fixed_size_list(kind):
             kind = pa.list_(kind.value_type)
-        # Ids become text, and ids of tokens that were bytes become lists.
-        own = pa.array([row[name] for row in rows], kind if pa.types.is_nested(kind) else None)
-        table = table.set_column(table.column_names.index(name), name, own)
+        # Token ids are what they were in other shards of the source: lists, or bytes.
+        values = [row[name] if pa.types.is_nested(kind) else as_stored(row[name], source) for row in rows]
+        table = table.set_column(table.column_names.index(name), name, pa.array(values, kind))
+    if (column := source.columns.id) is not None:
+        own = pa.array([row[column] for row in rows], pa.string())
+        table = table.set_column(table.column_names.index(column), column, own)
     return table.select(raw.columns).replace_schema_metadata(_without_features(table))
 
 

@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from lorif_assets.api.rows import normalised_rows
 from lorif_assets.cli.doctor import diagnose
-from lorif_assets.config.sources import Columns, Source
+from lorif_assets.config.sources import Columns, Source, TokenType
 from lorif_assets.data.content.query_objectives import NO_SCALARS
 from lorif_assets.data.content.token_masks import packed_sequences
 from lorif_assets.data.examples import NormalisedShard, sort_out
@@ -23,7 +24,7 @@ from lorif_assets.data.formats.reader import MalformedRow, RawShard
 from lorif_assets.data.packed_rows import unpacked
 from lorif_assets.data.preview import first_rows
 from lorif_assets.data.shards import list_shards, read_shard
-from lorif_assets.data.source_rows import source_rows
+from lorif_assets.data.source_rows import SourceRows, source_rows
 from lorif_assets.data.written_rows import write_parquet
 from lorif_assets.freshness.surroundings import look_around
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
@@ -250,6 +251,42 @@ class TestSelected:
             examples = sort_out(read_shard(source, piece, tmp_path), source.columns, piece.shard).examples
             contents.append(examples.select(["example_id", "content_hash", "metadata"]))
         assert contents[0].equals(contents[1])
+
+    @pytest.mark.parametrize("order", [[0, 1, 2, 3], [2, 3, 0, 1]])
+    @pytest.mark.parametrize("token_type", [None, "uint16"])
+    def test_a_selection_holds_sequences_and_the_rows_of_shards_without_any(
+        self, tmp_path: Path, order: list[int], token_type: TokenType | None
+    ) -> None:
+        ids = [[4 * k, 1, 2, 3] for k in range(4)]
+        table = pa.table(
+            {
+                "id": [7, 8, 9, 10],
+                "input_ids": ids if token_type is None else [np.array(row, token_type).tobytes() for row in ids],
+                "position_ids": [[0, 1, 0, 1], [0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 2, 3]],
+            }
+        ).replace_schema_metadata({"huggingface": "{}"})
+        pq.write_table(table.take(order), tmp_path / "in.parquet")
+
+        def shards(file: str, rows_per_shard: int) -> list[tuple[NormalisedShard, SourceRows]]:
+            source = Source(
+                name="docs", path=file, columns=Columns(id="id"), rows_per_shard=rows_per_shard, token_type=token_type
+            )
+            found = []
+            for piece in list_shards(source, tmp_path):
+                examples = sort_out(read_shard(source, piece, tmp_path), source.columns, piece.shard)
+                places = examples.examples["row"].to_pylist()
+                found.append((examples, source_rows(source, piece, tmp_path, examples.shard_hash, places)))
+            return found
+
+        before = shards("in.parquet", 2)
+        write_parquet(tmp_path / "out.parquet", "docs", [rows for _, rows in before], {})
+        ((after, _),) = shards("out.parquet", 9)
+        names = ["example_id", "content_hash"]
+        assert after.examples.select(names).to_pylist() == [
+            row for examples, _ in before for row in examples.examples.select(names).to_pylist()
+        ]
+        assert {*after.examples["example_id"].to_pylist()} == {"7#1", "7#2", "8", "9", "10"}
+        assert b"huggingface" not in pq.read_schema(tmp_path / "out.parquet").metadata
 
     def test_sequences_of_json_lines_are_written_as_lines(self, tmp_path: Path) -> None:
         (tmp_path / "in.jsonl").write_text(json.dumps({"input_ids": IDS, "position_ids": [0, 1, 0, 1, 2], "n": 3}))

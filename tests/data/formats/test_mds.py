@@ -149,7 +149,7 @@ def test_packed_rows_and_selections_of_them_work_as_in_parquet(tmp_path: Path) -
     assert found.examples["input_ids"].to_pylist() == [[0, 1], [2, 3, 4]]
     (piece,) = list_shards(of, tmp_path)
     rows = source_rows(of, piece, tmp_path, found.shard_hash, [1])
-    assert rows.table().to_pylist() == [{"tokens": [2, 3, 4], "set": "web"}]
+    assert rows.table().to_pylist() == [{"tokens": np.array([2, 3, 4], "<i8").tobytes(), "set": "web"}]
 
 
 def test_a_selection_of_whole_rows_keeps_their_types(tmp_path: Path) -> None:
