@@ -1,6 +1,7 @@
 """Training examples: rows of the user's sources, normalised and validated."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Materializations, attribution_asset
@@ -16,6 +17,7 @@ from lorif_assets.data.shards import Survey, passed_over_notice, read_shard, sur
 from lorif_assets.errors import SourceError, TooManyRejectedError
 from lorif_assets.freshness.attribution import stale_training_examples
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.file_constants import logged_rows
 from lorif_assets.lake.table_writing import with_constants
 
 
@@ -86,8 +88,6 @@ def _gone(shard: str, found: Survey) -> str:
 
 def _rejected_shares(run: PartitionRun, pieces: Iterable[ShardSlice]) -> Mapping[str, RejectedShare]:
     """Return, by source, what may be set aside of its rows in all of its shards."""
-    # Of rows that sequences are packed in, there are more examples.
-    stored = dict(run.lake.read(TRAINING_EXAMPLES, ["shard"])["shard"].value_counts().iter_rows())
     by_source: dict[str, list[ShardSlice]] = {source.name: [] for source in run.settings.sources}
     for piece in pieces:
         by_source[piece.source].append(piece)
@@ -96,8 +96,10 @@ def _rejected_shares(run: PartitionRun, pieces: Iterable[ShardSlice]) -> Mapping
             run.lake,
             "training_examples",
             f"source '{name}'",
-            {piece.shard: max(piece.rows, stored.get(piece.shard, 0)) for piece in of_source},
+            {piece.shard: piece.rows for piece in of_source},
             run.settings.data.max_rejected_share,
+            # Of rows that sequences are packed in, there are more examples.
+            partial(logged_rows, run.lake, TRAINING_EXAMPLES),
         )
         for name, of_source in by_source.items()
     }

@@ -1,4 +1,7 @@
-"""Columns that hold one value throughout a file, by the statistics in the table's log: no data file is opened for them."""
+"""What the statistics in a table's log say of its files, of which none is opened for that.
+
+How many rows they have, and the columns that hold one value throughout a file.
+"""
 
 from collections.abc import Sequence
 
@@ -8,6 +11,20 @@ import pyarrow as pa
 from lorif_assets.lake.damage import hidden_rows
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema
+
+
+def logged_rows(lake: Lake, schema: TableSchema) -> dict[str, int]:
+    """Return how many rows each partition has, of a table with one partition column.
+
+    Raises:
+        TableError: the table cannot be read.
+    """
+    table = lake.table(schema)
+    if table is None:
+        return {}
+    (key,) = schema.partition_by
+    files = pl.DataFrame(pa.table(table.get_add_actions(flatten=True)))
+    return dict(files.group_by(f"partition.{key}").agg(pl.col("num_records").sum()).iter_rows())
 
 
 def file_constants(lake: Lake, schema: TableSchema, columns: Sequence[str], **partition: str) -> pl.DataFrame:

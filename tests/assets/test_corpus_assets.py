@@ -155,6 +155,17 @@ def test_a_shard_without_a_bad_row_is_stored_whatever_the_others_have(private_pr
         project.run("training_examples", SHARDS[2])
 
 
+@pytest.mark.parametrize("bad_rows", [0, 1])
+def test_a_shard_is_read_again_where_the_file_of_another_one_is_lost(
+    private_project: TinyProject, bad_rows: int
+) -> None:
+    _break(private_project, 0, bad_rows)
+    (lost,) = (private_project.root / "lake/training_examples" / f"shard={SHARDS[1]}").glob("*.parquet")
+    lost.unlink()
+    private_project.run("training_examples", SHARDS[0])
+    assert private_project.figures("training_examples", SHARDS[0])["rejected_rows"] == bad_rows
+
+
 def test_the_share_of_rows_set_aside_makes_nothing_out_of_date(tiny_project: TinyProject) -> None:
     project = tiny_project.with_settings(data={"max_rejected_share": 0.5})
     assert project.settings.recipe.score_hash == tiny_project.settings.recipe.score_hash

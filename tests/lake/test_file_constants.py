@@ -6,8 +6,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from lorif_assets.lake.attribution_tables import REJECTED
-from lorif_assets.lake.file_constants import file_constants
+from lorif_assets.lake.attribution_tables import REJECTED, TRAINING_EXAMPLES
+from lorif_assets.lake.file_constants import file_constants, logged_rows
 from lorif_assets.lake.lake import Lake
 
 COLUMNS = ["part", "reason", "excerpt"]
@@ -30,6 +30,17 @@ def write(lake: Lake, part: str, reasons: list[str], excerpts: list[str | None])
         "excerpt": pa.array(excerpts, pa.string()),
     }
     lake.replace(REJECTED, {"stage": "s", "part": part}, pa.table(rows))
+
+
+def test_the_rows_of_each_partition_are_counted_without_a_look_into_its_files(tmp_path: Path) -> None:
+    lake = Lake(root=str(tmp_path / "lake"))
+    assert logged_rows(lake, TRAINING_EXAMPLES) == {}
+    for shard, number in {"a b": 3, "c": 1}.items():
+        rows = pa.Table.from_pylist([{"shard": shard, "row": row} for row in range(number)], TRAINING_EXAMPLES.columns)
+        lake.replace(TRAINING_EXAMPLES, {"shard": shard}, rows)
+    for file in (tmp_path / "lake/training_examples").rglob("*.parquet"):
+        file.unlink()
+    assert logged_rows(lake, TRAINING_EXAMPLES) == {"a b": 3, "c": 1}
 
 
 def as_set(frame: pl.DataFrame) -> set[tuple[str | None, ...]]:

@@ -30,6 +30,8 @@ class RejectedShare:
     rows: Mapping[str, int]
     """The stage's partitions that make up the whole, and how many rows each has, as far as that shows before it is read."""
     max_share: float
+    stored_rows: Callable[[], Mapping[str, int]] = dict
+    """How many rows partitions had when they were read, which may be more; asked for only where rows are set aside."""
 
     def replace(self, part: str, rejected: pa.Table, place: Callable[[int], str | None] = lambda _row: None) -> None:
         """Store the rows (example_id, row, reason, excerpt) that were set aside of one partition, in place of earlier ones.
@@ -41,7 +43,7 @@ class RejectedShare:
 
     def count(self, part: str, n_rows: int) -> None:
         """Take a partition for one of so many rows, as it was read."""
-        self._n_rows[part] = n_rows
+        self._counted[part] = n_rows
 
     def refuse(self, part: str, rejected: pa.Table) -> None:
         """Refuse to go on where these rows of a partition, with those set aside of the others, are too many.
@@ -54,7 +56,8 @@ class RejectedShare:
         if not rejected.num_rows:
             return
         reasons = {**self._reasons, part: rejected["reason"].to_pylist()}
-        usable = {one: rows for one, rows in self._n_rows.items() if len(reasons.get(one, ())) < rows}
+        n_rows_of = {**self._n_rows, **self._counted}
+        usable = {one: rows for one, rows in n_rows_of.items() if len(reasons.get(one, ())) < rows}
         counts = count_reasons(chain.from_iterable(reasons.get(one, ()) for one in usable))
         count, n_rows = sum(counts.values()), sum(usable.values())
         if count > self.max_share * n_rows:
@@ -65,8 +68,13 @@ class RejectedShare:
             )
 
     @cached_property
-    def _n_rows(self) -> dict[str, int]:
-        return dict(self.rows)
+    def _counted(self) -> dict[str, int]:
+        return {}
+
+    @cached_property
+    def _n_rows(self) -> Mapping[str, int]:
+        stored = self.stored_rows()
+        return {part: max(rows, stored.get(part, 0)) for part, rows in self.rows.items()}
 
     @cached_property
     def _reasons(self) -> dict[str, list[str]]:
