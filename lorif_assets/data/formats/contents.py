@@ -10,6 +10,8 @@ from lorif_assets.lake.special_files import LFS_BEGINNING, LFS_POINTER
 _BEGINNING = 1 << 16
 _PARQUET = b"PAR1"
 _STREAMS = (".bin", ".npy")
+MEGATRON = b"MMIDIDX\0\0"
+"""How an index of Megatron's begins."""
 _BINARY = {
     _PARQUET: 'is a Parquet file: let its name end in .parquet, or set format = "parquet"',
     b"ARROW1": "is an Arrow file: save its rows as Parquet",
@@ -34,7 +36,9 @@ def advice(path: Path) -> str:
     first = beginning(path, _BEGINNING)
     if not first:
         return "is empty"
-    return _of_an_index(path) or _binary(first) or _json(first) or _stream(path, first) or _text(first)
+    # Small numbers of two bytes look like UTF-16.
+    binary = _marked(first) or _stream(path, first) or _wide(first)
+    return _of_an_index(path) or binary or _json(first) or _text(first)
 
 
 def is_parquet(path: Path) -> bool:
@@ -52,22 +56,25 @@ def refuse_binary(path: Path, first: bytes, expected: str) -> None:
     Raises:
         SourceError: they are.
     """
-    binary = _binary(first)
+    binary = _marked(first) or _wide(first)
     if binary:
         raise SourceError(f"{path} was to be read as {expected}, but it {binary}.")
 
 
 def _of_an_index(path: Path) -> str:
     index = path.with_suffix(".idx")
-    is_one = path.suffix == ".bin" and index.is_file()
+    is_one = path.suffix == ".bin" and index.is_file() and beginning(index, len(MEGATRON)) == MEGATRON
     return f"holds the tokens of the documents that {index.name} names: give the path of that" if is_one else ""
 
 
-def _binary(first: bytes) -> str:
+def _marked(first: bytes) -> str:
+    return next((kind for magic, kind in _BINARY.items() if first.startswith(magic)), "")
+
+
+def _wide(first: bytes) -> str:
     # Text of two bytes a character, without a mark: every other byte is NUL.
     is_wide = [byte == 0 for byte in first[:4]] in ([False, True, False, True], [True, False, True, False])
-    wide = "is UTF-16, without a mark that says so: save it as UTF-8" if is_wide else ""
-    return next((kind for magic, kind in _BINARY.items() if first.startswith(magic)), wide)
+    return "is UTF-16, without a mark that says so: save it as UTF-8" if is_wide else ""
 
 
 def _json(first: bytes) -> str:

@@ -21,6 +21,7 @@ from jaxtyping import Int32, Int64
 
 from lorif_assets.config.limits import ReadLimits
 from lorif_assets.config.sources import SourceFormat
+from lorif_assets.data.formats.contents import MEGATRON
 from lorif_assets.data.formats.limits import refuse_large, refuse_many
 from lorif_assets.data.formats.reader import (
     FileReader,
@@ -33,7 +34,6 @@ from lorif_assets.data.formats.reader import (
 )
 from lorif_assets.errors import SourceError
 
-_MAGIC = b"MMIDIDX\0\0"
 _HEADER = struct.Struct("<9sQBQQ")
 _TYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}
 _TOKENS = ".bin"
@@ -46,7 +46,7 @@ class Megatron(FileReader):
 
     kind = SourceFormat.MEGATRON
     suffixes = (".idx",)
-    magic = _MAGIC
+    magic = MEGATRON
     is_made_of_rows = True
 
     def parts(self, uri: str) -> tuple[str, ...]:
@@ -145,7 +145,7 @@ def _index(index: BinaryIO, content: BinaryIO) -> _Index:
     if len(header) < _HEADER.size:
         raise ValueError(f"it has {len(header)} bytes, fewer than its header")
     magic, version, code, n_sequences, n_ends = _HEADER.unpack(header)
-    if magic != _MAGIC:
+    if magic != MEGATRON:
         raise ValueError("it does not begin as one")
     if version != 1:
         raise ValueError(f"it is of version {version}, and version 1 is read")

@@ -132,6 +132,13 @@ def test_the_tokens_alone_are_refused_with_the_path_to_give(tmp_path: Path) -> N
         list_shards(source("data/corpus.bin"), tmp_path)
 
 
+def test_a_file_beside_an_index_of_something_else_is_not_taken_for_its_tokens(tmp_path: Path) -> None:
+    indexed(tmp_path / "data", single(DOCUMENTS)).write_bytes(b"0 18")
+    with pytest.raises(SourceError, match=r"may be a stream of token ids") as caught:
+        list_shards(source("data/corpus.bin"), tmp_path)
+    assert "corpus.idx" not in str(caught.value)
+
+
 N = len(DOCUMENTS)
 LENGTHS, STARTS, ENDS = 34, 34 + 4 * N, 34 + 12 * N
 
