@@ -99,8 +99,8 @@ class _Sample:
     scalar_rules: ScalarRules | None = None
     """Of queries; None: they are training examples."""
     n_rows: int = 0
-    n_source_rows: int = 0
-    """Rows of the source that these are, or that these were packed in."""
+    n_source_rows: float = 0.0
+    """About how many rows of the source these are, or were packed in."""
     unreadable: list[str] = field(default_factory=list)
     unusable: list[str] = field(default_factory=list)
     first_place: str = ""
@@ -112,8 +112,9 @@ class _Sample:
 
     def add(self, shard: str, raw: RawShard, columns: Columns, reader: ExampleReader | None, *, is_whole: bool) -> None:
         """Read the rows of a shard, of which these are all or the first."""
-        self.n_rows += len(raw.rows) + len(raw.malformed)
-        self.n_source_rows += raw.n_source_rows
+        n_rows = len(raw.rows) + len(raw.malformed)
+        self.n_rows += n_rows
+        self.n_source_rows += n_rows / raw.sequences_in_a_row
         self.ids.add(_unused_id(raw, columns))
         try:
             read = sort_out(raw, columns, shard, self.scalar_rules)
@@ -168,7 +169,7 @@ def _source_findings(project: Project, reader: ExampleReader | None, rows: Mappi
         sample, what = _Sample(), f"source {source.name}"
         try:
             for piece, raw in sampled_rows(source, settings.base, SAMPLE_ROWS):
-                is_whole = raw.n_source_rows == piece.rows
+                is_whole = len(raw.rows) + len(raw.malformed) == (len(raw.parts) or piece.rows)
                 sample.add(piece.shard, raw, source.columns, reader, is_whole=is_whole)
         except SourceError as error:
             sample.faults[str(error)] = None

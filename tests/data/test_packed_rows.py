@@ -122,7 +122,7 @@ def test_examples_are_numbered_through_and_their_place_is_that_of_their_row() ->
     assert [found.place(row) for row in (1, 2, 3, 4)] == [
         *("a.jsonl, row 10, sequence 2", "a.jsonl, row 11", "a.jsonl, row 12", "a.jsonl, row 13, sequence 1"),
     ]
-    assert found.n_source_rows == 4
+    assert found.sequences_in_a_row == 1.5
 
 
 def test_malformed_rows_keep_their_place_among_packed_ones() -> None:
@@ -322,12 +322,28 @@ class TestInAProject:
         assert stored["input_ids"].to_list() == [tokens for row in self.ROWS for tokens in row]
         assert packed.stale("training_examples") == {}
 
-    def test_the_doctor_counts_the_sequences(self, packed: TinyProject) -> None:
-        console = Console(file=io.StringIO(), width=1_000)
+    def diagnosed(self, packed: TinyProject) -> str:
+        output = io.StringIO()
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("LORIF_CONFIG", str(packed.root / "lorif.toml"))
-            diagnose(console)
-        assert "its rows hold several sequences each, about 4 in all" in console.file.getvalue()
+            diagnose(Console(file=output, width=1_000))
+        return output.getvalue()
+
+    def test_the_doctor_counts_the_sequences(self, packed: TinyProject) -> None:
+        assert "its rows hold several sequences each, about 4 in all" in self.diagnosed(packed)
+
+    def test_the_doctor_counts_those_that_it_does_not_look_at_and_takes_no_beginning_for_the_whole(
+        self, packed: TinyProject
+    ) -> None:
+        # Of each row a part is looked at, in which nothing carries loss.
+        row = {"input_ids": [7] * 500, "labels": [-100] * 450 + [7] * 50, "position_ids": [*range(5)] * 100}
+        lines = "\n".join(json.dumps({"id": str(k), **row}) for k in range(20))
+        (packed.root / "packed.jsonl").write_text(lines)
+        toml = packed.root / "lorif.toml"
+        toml.write_text(toml.read_text().replace('name = "packed"', 'name = "packed"\nrows_per_shard = 1', 1))
+        said = self.diagnosed(packed)
+        assert "about 2,000 in all" in said
+        assert "can be used" not in said
 
     def test_ids_that_only_sequences_share_name_the_rows(self, packed: TinyProject) -> None:
         (one,) = (found for found in look_around(packed.root).sources if found.source.path == "packed.jsonl")

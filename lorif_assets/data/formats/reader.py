@@ -116,10 +116,9 @@ class RawShard:
         return [values for row, values in self.rows if self.part(row).sequence in (None, 1)]
 
     @property
-    def n_source_rows(self) -> int:
-        """The rows of the source that these are, or are of."""
-        numbers = [*(row for row, _ in self.rows), *(line.row for line in self.malformed)]
-        return len({self.part(number).row for number in numbers})
+    def sequences_in_a_row(self) -> float:
+        """How many sequences are packed in a row of the source, on average of the whole shard; 1 where none are."""
+        return len(self.parts) / len({part.row for part in self.parts}) if self.parts else 1.0
 
 
 @dataclass(frozen=True)
