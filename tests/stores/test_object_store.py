@@ -75,6 +75,23 @@ def test_files_in_a_store_make_the_shards_that_local_ones_make(
     assert (alone.shard, alone.rows) == ("docs-00000", 12)
 
 
+@pytest.mark.slow
+def test_in_a_store_what_was_made_of_rows_is_not_copied_where_rows_are(bucket: Any, tmp_path: Path) -> None:
+    made = {
+        **indexed_files("mixed/web", [[[5, 6, 7]]]),
+        "mixed/train/shard.00000.mds": b"large",
+        "mixed/_b.json": b"{}",
+    }
+    for name, content in {**made, "mixed/rows.json": b'[{"text": "words"}]'}.items():
+        bucket.put_object(Bucket="lake", Key=name, Body=content)
+    of = Source(name="docs", path="s3://lake/mixed")
+    (piece,) = list_shards(of, tmp_path)
+    assert piece.uri == "s3://lake/mixed/rows.json"
+    copies = {file.name for file in (tmp_path / "cache").rglob("*") if file.is_file()}
+    assert "rows.json" in copies
+    assert not {"web.idx", "shard.00000.mds"} & copies
+
+
 NAMES = ["a space", "ümlaut 漢字", "plus+plus", "eq=ual", "{braces}"]
 
 

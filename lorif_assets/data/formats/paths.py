@@ -147,6 +147,10 @@ def _in_store(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile
             if (file.name.lower().endswith(_suffixes(source)) if by_suffix else fnmatchcase(file.name, names))
         ]
         _refuse(source, table_among(store.url, (file.name for file in wanted), (file.name for file in found)))
+        if by_suffix and source.format is SourceFormat.AUTO:
+            # What trainers made of rows may be large, and is passed over.
+            data = formats_of_data(path for file in wanted if _is_visible(path := Path(file.name)))
+            wanted = [file for file in wanted if Path(file.name) in data]
         folder = store.copies(wanted)
         store.forget(found)
     except StoreError as error:
@@ -221,8 +225,12 @@ def _visible_files(directory: Path, pattern: str) -> list[Path]:
 
 def _visible(directory: Path, pattern: str) -> Iterator[Path]:
     for path in directory.glob(pattern):
-        if not any(part.startswith((".", "_")) for part in path.relative_to(directory).parts):
+        if _is_visible(path.relative_to(directory)):
             yield path
+
+
+def _is_visible(path: Path) -> bool:
+    return not any(part.startswith((".", "_")) for part in path.parts)
 
 
 def _fixed_part(pattern: _AnyPath) -> _AnyPath:
