@@ -163,7 +163,10 @@ def test_a_row_of_one_sequence_keeps_its_id_and_all_of_its_tokens(columns: dict[
             {"position_ids": [0, 1, 2, 3, 4], "seq_lengths": [3, 2]},
             "1 sequence of 5 tokens, by the other 2 sequences of 5",
         ),
-        ({"position_ids": [7, 8, 0, 1, 2]}, "position_ids are 7 where a sequence begins, at token 0, and not 0"),
+        (
+            {"position_ids": [7, 8, 0, 1, 2]},
+            "position_ids are 7 where a sequence begins, at token 0, and not 0. Correct it or, where the model saw the row as",
+        ),
         ({"position_ids": [0, 1, 0, 1]}, "position_ids has 4 entries and input_ids 5"),
         ({"seq_lengths": [2, 2]}, "seq_lengths ends no sequences of the 5 tokens that the row has without padding"),
         ({"seq_lengths": [1, 1, 1, 1, 1]}, "seq_lengths shows sequences of one token alone, which nothing predicts"),

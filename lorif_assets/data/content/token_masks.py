@@ -15,6 +15,7 @@ SEQUENCE_NUMBERS = ("seq_idx", "sequence_id", "segment_ids", "document_ids")
 """Of each token, the number of its sequence."""
 ATTENTION_MASK = "attention_mask"
 _PADDING_NUMBERS = (0, -1)
+_WAY_OUT = "Correct it or, where the model saw the row as one sequence, leave it out by columns.metadata"
 
 
 def packed_sequences(marks: Mapping[str, Any], n_tokens: int) -> tuple[range, ...]:
@@ -105,7 +106,7 @@ def _sequences(column: str, numbers: Sequence[int], n_shown: int) -> Iterable[ra
         ends = [0, *accumulate(numbers)] if column in SEQUENCE_LENGTHS else list(numbers)
         if ends != sorted(ends) or ends[0] != 0 or ends[-1] != n_shown:
             raise UnusableRowError(
-                f"{column} ends no sequences of the {n_shown} tokens that the row has without padding"
+                f"{column} ends no sequences of the {n_shown} tokens that the row has without padding. {_WAY_OUT}"
             )
         runs = [range(begin, end) for begin, end in pairwise(ends)]
     elif column == POSITIONS:
@@ -113,7 +114,8 @@ def _sequences(column: str, numbers: Sequence[int], n_shown: int) -> Iterable[ra
         for run in runs:
             if numbers[run.start] != 0:
                 raise UnusableRowError(
-                    f"position_ids are {numbers[run.start]} where a sequence begins, at token {run.start}, and not 0"
+                    f"position_ids are {numbers[run.start]} where a sequence begins, at token {run.start}, and not 0. "
+                    f"{_WAY_OUT}"
                 )
     else:
         runs = list(_numbered(column, numbers, n_shown))
