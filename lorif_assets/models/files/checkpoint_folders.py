@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lorif_assets.models.files.gguf import gguf_files
 from lorif_assets.models.files.steps import counts_epochs, is_marked, step_of_folder, trainer_step
+from lorif_assets.models.files.tokenizer_files import tokenizer_files
 from lorif_assets.models.files.weight_names import other_layout
 
 CONFIG = "config.json"
@@ -235,7 +236,7 @@ def _without_copies(folders: Sequence[CheckpointFolder]) -> tuple[list[Checkpoin
     for one in (folder for folder in folders if folder.step is None):
         copied = [step for step in steps if is_whole(one.path) and _is_copy(one, step)]
         if copied:
-            notes.append(f"{one.path} is {copied[0].name}: their weights are the same")
+            notes.append(f"{one.path} is {copied[0].name}: their files are the same")
         elif last is not None and says_final(one.name):
             kept.append(replace(one, step=last, is_last=True))
         else:
@@ -244,7 +245,13 @@ def _without_copies(folders: Sequence[CheckpointFolder]) -> tuple[list[Checkpoin
 
 
 def _is_copy(folder: CheckpointFolder, other: CheckpointFolder) -> bool:
-    return same_files(_weights(folder.path), _weights(other.path))
+    """Whether all that a folder's model is loaded from lies in another one too: weights, configuration and tokenizer."""
+    if not same_files(_weights(folder.path), _weights(other.path)):
+        return False
+    configurations = [file for name in (CONFIG, ADAPTER_CONFIG) if (file := folder.path / name).is_file()]
+    described = [*configurations, *tokenizer_files(folder.path)]
+    others = [other.path / file.relative_to(folder.path) for file in described]
+    return all(file.is_file() for file in others) and same_files(described, others)
 
 
 def _mixed_counts(folders: Sequence[CheckpointFolder]) -> list[str]:
@@ -259,7 +266,9 @@ def _mixed_counts(folders: Sequence[CheckpointFolder]) -> list[str]:
 
 
 def _weights(folder: Path) -> list[Path]:
-    return [folder / ADAPTER_WEIGHTS] if (folder / ADAPTER_CONFIG).is_file() else model_weights(folder)
+    if (folder / ADAPTER_CONFIG).is_file():
+        return [file for file in [folder / ADAPTER_WEIGHTS] if file.is_file()]
+    return model_weights(folder)
 
 
 def _state(file: Path) -> tuple[int, int]:

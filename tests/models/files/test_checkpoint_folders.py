@@ -278,9 +278,37 @@ def test_a_copy_of_a_step_under_a_name_without_one_is_no_further_checkpoint(run:
     found = look(run)
     assert names(found) == STEPS
     assert found.notes == [
-        f"{run / 'best'} is checkpoint-20: their weights are the same",
-        f"{run / 'final'} is checkpoint-60: their weights are the same",
+        f"{run / 'best'} is checkpoint-20: their files are the same",
+        f"{run / 'final'} is checkpoint-60: their files are the same",
     ]
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_the_weights_of_a_step_with_another_configuration_or_tokenizer_are_a_checkpoint(run: Path, name: str) -> None:
+    shutil.copytree(run / "checkpoint-60", run / "other")
+    file = run / "other" / name
+    file.write_text(f"{file.read_text()}\n")
+    assert names(look(run)) == [("other", None), *STEPS]
+    (run / "checkpoint-60" / name).unlink()
+    assert ("other", None) in names(look(run))
+
+
+def test_the_weights_of_an_adapter_on_another_base_model_are_a_checkpoint(run: Path) -> None:
+    for name, base in (("checkpoint-80", "one"), ("on-other", "other"), ("best", "one")):
+        (run / name).mkdir()
+        (run / name / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
+        (run / name / "adapter_model.safetensors").write_bytes(b"numbers")
+    found = look(run)
+    assert names(found) == [("on-other", None), *STEPS, ("checkpoint-80", 80)]
+    assert found.notes == [f"{run / 'best'} is checkpoint-80: their files are the same"]
+
+
+def test_an_adapter_beside_a_step_whose_weights_are_not_there_is_no_copy_of_it(run: Path) -> None:
+    for name in ("checkpoint-80", "final"):
+        (run / name).mkdir()
+        (run / name / "adapter_config.json").write_text("{}")
+    (run / "final/adapter_model.safetensors").write_bytes(b"numbers")
+    assert names(look(run)) == [*STEPS, ("checkpoint-80", 80), ("final", 80)]
 
 
 @pytest.mark.parametrize("name", ["final", "final_model", "checkpoint-last", "a-final"])
