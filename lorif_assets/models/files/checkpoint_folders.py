@@ -234,9 +234,9 @@ def _without_copies(folders: Sequence[CheckpointFolder]) -> tuple[list[Checkpoin
     last = max((folder.step for folder in folders if folder.step is not None), default=None)
     kept, notes = list(steps), list[str]()
     for one in (folder for folder in folders if folder.step is None):
-        copied = [step for step in steps if is_whole(one.path) and _is_copy(one, step)]
+        copied = next((step for step in steps if _is_copy(one, step)), None) if is_whole(one.path) else None
         if copied:
-            notes.append(f"{one.path} is {copied[0].name}: their files are the same")
+            notes.append(f"{one.path} is {copied.name}: their files are the same")
         elif last is not None and says_final(one.name):
             kept.append(replace(one, step=last, is_last=True))
         else:
@@ -276,7 +276,7 @@ def _state(file: Path) -> tuple[int, int]:
     return state.st_size, state.st_mtime_ns
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1 << 14)
 def _same_bytes(file: Path, other: Path, state: tuple[int, int], other_state: tuple[int, int]) -> bool:
     """Whether two files are the same, whole up to 64 MiB, else in as many bytes evenly spread: training moves all weights."""
     size = state[0]
