@@ -104,8 +104,8 @@ def list_folders(root: Path) -> FolderListing:
         notes.append(f"the adapter in {root} itself is passed over: {_CONVERTED} is the same as a plain LoRA")
         folders = [folder for folder in folders if folder is not converted]
         folders.append(replace(end, name=converted.name, path=converted.path))
-    elif same_files(_weights(root), _weights(last.path)):
-        notes.append(f"the model in {root} itself is {last.name}: their weights are the same")
+    elif same := next((one for one in folders if one.step == last.step and _has_weights_of(one, root)), None):
+        notes.append(f"the model in {root} itself is {same.name}: their weights are the same")
     else:
         folders.append(end)
     return FolderListing(folders, notes)
@@ -246,12 +246,16 @@ def _without_copies(folders: Sequence[CheckpointFolder]) -> tuple[list[Checkpoin
 
 def _is_copy(folder: CheckpointFolder, other: CheckpointFolder) -> bool:
     """Whether all that a folder's model is loaded from lies in another one too: weights, configuration and tokenizer."""
-    if not same_files(_weights(folder.path), _weights(other.path)):
+    if not _has_weights_of(other, folder.path):
         return False
     configurations = [file for name in (CONFIG, ADAPTER_CONFIG) if (file := folder.path / name).is_file()]
     described = [*configurations, *tokenizer_files(folder.path)]
     others = [other.path / file.relative_to(folder.path) for file in described]
     return all(file.is_file() for file in others) and same_files(described, others)
+
+
+def _has_weights_of(folder: CheckpointFolder, other: Path) -> bool:
+    return same_files(_weights(other), _weights(folder.path))
 
 
 def _mixed_counts(folders: Sequence[CheckpointFolder]) -> list[str]:

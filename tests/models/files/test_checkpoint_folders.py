@@ -321,6 +321,15 @@ def test_a_model_whose_name_says_that_it_is_the_last_comes_last(run: Path, name:
     assert names(look(run)) == [(name, None)]
 
 
+def test_a_model_saved_at_the_end_is_the_last_step_beside_a_model_called_final_too(run: Path) -> None:
+    save_at_the_end(run, "checkpoint-60", step=60)
+    shutil.copytree(run / "checkpoint-60", run / "final")
+    change_weights(run / "final", 75.0)
+    found = look(run)
+    assert names(found) == [*STEPS, ("final", 60)]
+    assert found.notes == [f"the model in {run} itself is checkpoint-60: their weights are the same"]
+
+
 def test_what_trainers_keep_beside_a_steps_model_is_not_taken_for_it(run: Path) -> None:
     step = (run / "checkpoint-40").rename(run / "global_step_40")
     for file in list(step.iterdir()):
