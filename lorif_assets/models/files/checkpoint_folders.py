@@ -177,7 +177,9 @@ def _told_apart(folder: Path) -> tuple[list[Path], list[Path]]:
     found = list(_folders(folder))
     compared = [one for one in found if one.name in _REFERENCES and (one / ADAPTER_CONFIG).is_file()]
     trained = [one for one in found if one not in compared]
-    if compared and any((one / ADAPTER_CONFIG).is_file() for one in (folder, *trained)):
+    # Beside steps, it is one more adapter: each step that was compared with it has its own copy.
+    beside = [folder, *(one for one in trained if not is_marked(one.name))]
+    if compared and any((one / ADAPTER_CONFIG).is_file() for one in beside):
         return trained, compared
     return found, []
 

@@ -330,6 +330,14 @@ def test_a_model_saved_at_the_end_is_the_last_step_beside_a_model_called_final_t
     assert found.notes == [f"the model in {run} itself is checkpoint-60: their weights are the same"]
 
 
+def test_an_adapter_called_reference_beside_steps_alone_is_a_checkpoint(run: Path) -> None:
+    for name in ("checkpoint-80", "checkpoint-100", "reference"):
+        (run / name).mkdir()
+        (run / name / "adapter_config.json").write_text("{}")
+        (run / name / "adapter_model.safetensors").write_bytes(name.encode())
+    assert names(look(run)) == [("reference", None), *STEPS, ("checkpoint-80", 80), ("checkpoint-100", 100)]
+
+
 def test_what_trainers_keep_beside_a_steps_model_is_not_taken_for_it(run: Path) -> None:
     step = (run / "checkpoint-40").rename(run / "global_step_40")
     for file in list(step.iterdir()):
