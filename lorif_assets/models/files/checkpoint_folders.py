@@ -194,11 +194,15 @@ def _compared_note(adapters: Sequence[Path]) -> list[str]:
 
 
 def _links(folders: Sequence[Path]) -> dict[Path, str]:
-    """Return which folders are links to another one of them, whose name it is: `latest`, say."""
+    """Return which folders are links to another one of them, whose name it is: `latest`, say.
+
+    A link whose name says a step, to a folder whose name says none, is none of these: it tells the step.
+    """
     if not (links := [folder for folder in folders if folder.is_symlink()]):
         return {}
     own = {folder.resolve(): folder.name for folder in folders if folder not in links}
-    return {link: own[link.resolve()] for link in links if link.resolve() in own}
+    targets = {link: own[target] for link in links if (target := link.resolve()) in own}
+    return {link: name for link, name in targets.items() if is_marked(name) or not is_marked(link.name)}
 
 
 def _folders(folder: Path) -> Iterator[Path]:

@@ -266,6 +266,19 @@ def test_links_to_steps_are_no_checkpoints_of_their_own(run: Path) -> None:
     ]
 
 
+def test_links_that_say_the_steps_of_folders_whose_names_say_none_are_the_checkpoints(run: Path) -> None:
+    for name, step in (("first", 20), ("second", 40), ("third", 60)):
+        (run / f"checkpoint-{step}").rename(run / name)
+        (run / f"checkpoint-{step}").symlink_to(name)
+    (run / "best").symlink_to("second")
+    found = look(run)
+    assert names(found) == STEPS
+    assert found.notes[:2] == [
+        f"{run / 'best'} is passed over: it is a link to second",
+        f"{run / 'first'} is checkpoint-20: their files are the same",
+    ]
+
+
 def test_a_link_to_a_model_elsewhere_is_a_checkpoint(run: Path) -> None:
     (run / "checkpoint-60").rename(run.parent / "elsewhere")
     (run / "checkpoint-60").symlink_to(run.parent / "elsewhere")
