@@ -32,8 +32,8 @@ _CONVERTED = "pissa_converted"
 _REFERENCES = frozenset({"ref", "reference"})
 # What a model is called that was saved after the last step.
 _FINAL = re.compile(r"(?:.*[-_.])?(?:final|last)(?:[-_.].*)?", re.IGNORECASE)
-# Where verl keeps the model that it trains, beside a critic.
-_ACTOR = "actor"
+# Where verl keeps the model that it trains, and the one that values its answers.
+_ACTOR, _CRITIC = "actor", "critic"
 _BLOCK = 1 << 18
 _BLOCKS = 256
 
@@ -165,7 +165,7 @@ def _holder(folder: Path) -> Path:
         return folder
     found = [inner for inner in _told_apart(folder)[0] if (inner / ADAPTER_CONFIG).is_file()]
     if not found and is_marked(folder.name):
-        parts = list(_folders(folder))
+        parts = [part for part in _folders(folder) if part.name != _CRITIC]
         below = {part.name: [inner for inner in _folders(part) if is_whole(inner)] for part in parts}
         whole = [part for part in parts if is_whole(part)]
         found = below.get(_ACTOR) or [*whole, *(inner for models in below.values() for inner in models)]

@@ -365,6 +365,10 @@ def test_what_trainers_keep_beside_a_steps_model_is_not_taken_for_it(run: Path) 
     assert names(found) == [STEPS[0], ("global_step_40", 40), STEPS[2]]
     assert found.checkpoints[1].path == step / "actor/huggingface"
     assert not found.notes
+    (step / "actor/huggingface/model.safetensors").rename(step / "actor/model_world_size_2_rank_0.pt")
+    found = look(run)
+    assert names(found) == [STEPS[0], STEPS[2]]
+    assert "verl's shards" in found.notes[0]
 
 
 def test_the_only_model_in_a_steps_folder_is_that_steps(run: Path) -> None:
