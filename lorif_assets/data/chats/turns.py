@@ -189,9 +189,9 @@ class ChatTurns:
         if not common.strip() and honours_prompt and self._control(at_the_end) and self._control(before_another):
             # Another end of turn at the end of the conversation than within it.
             return self._control(found)
-        return common[: self._before_next_prompt(k, answer[0], at_the_end)]
+        return common[: self._before_next_prompt(k, answer[0], stand_in, at_the_end)]
 
-    def _before_next_prompt(self, k: int, start: int, at_the_end: str) -> int | None:
+    def _before_next_prompt(self, k: int, start: int, stand_in: Message, at_the_end: str) -> int | None:
         """How much of what ends a conversation comes before the next turn's prompt, where the template always writes that.
 
         Headers of other messages may begin as the prompt does (Llama 3's), so that it is not seen by what they have in common.
@@ -200,8 +200,20 @@ class ChatTurns:
         end_of_turn, prompted = self._control(at_the_end), self.text[:start]
         if not end_of_turn or self._before(k, prompt=False) != prompted:
             return None
-        places = range(len(end_of_turn), len(at_the_end))
-        return next((c for c in places if at_the_end[c:].strip() and prompted.endswith(at_the_end[c:])), None)
+        behind = at_the_end.removeprefix(end_of_turn).lstrip()
+        places = range(len(at_the_end) - len(behind), len(at_the_end))
+        first = next((c for c in places if prompted.endswith(at_the_end[c:])), None)
+        if first is None or (before_user := self._after_stand_in(k, stand_in, followed=True)) is None:
+            return first
+        # Several control tokens may end each turn, a user's too: they are no part of a header.
+        header = n_common(before_user[::-1], self._before_first_user[::-1])
+        ends = len(before_user) - header
+        return ends if ends > first and at_the_end.startswith(before_user[:ends]) else first
+
+    @cached_property
+    def _before_first_user(self) -> str:
+        """What the template writes before the words of a user who begins; nothing where it refuses that."""
+        return (self._rendered([{"role": "user", "content": self._mark}]) or "").partition(self._mark)[0]
 
     def _after_stand_in(self, k: int, stand_in: Message, *, followed: bool = False) -> str | None:
         """What follows an answer in place of message `k` as the last one, or up to a user's next words; None: unknown."""

@@ -40,6 +40,12 @@ ALWAYS_PROMPTS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{
 ALWAYS_PROMPTS_BY_ONE_TOKEN = (
     "{% for m in messages %}<head>{{ m.role }}</head>{{ m.content }}<|end|>{% endfor %}<head>assistant</head>"
 )
+ALWAYS_PROMPTS_BEHIND_TWO_ENDS = ALWAYS_PROMPTS_BY_ONE_TOKEN.replace("<|end|>", "<|end|></s>")
+ALWAYS_PROMPTS_ON_LINES = (
+    "{% for m in messages %}{{ '<|' + m.role + '|>\\n' + m.content + '<|end|>\\n' }}{% endfor %}"
+    "{{ '<|assistant|>\\n' }}"
+)
+TWO_ENDS_WITHOUT_HEADERS = "{% for m in messages %}{{ m.content }}<|end|></s>{% endfor %}"
 ALWAYS_PROMPTS_WITHOUT_END = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}<|assistant|>"
 PLAIN_WORDS = "{% for m in messages %}{{ m.role.title() }}: {{ m.content }}\n{% endfor %}"
 # Refuses every beginning of a conversation that ends otherwise than with an answer.
@@ -140,6 +146,9 @@ def answers(template: str, messages: list[dict[str, Any]]) -> list[str]:
         (IGNORES_PROMPT, ["hello you<|end|>\n", "quick<|end|>\n"]),
         (ALWAYS_PROMPTS, ["hello you<|end|>", "quick<|end|>"]),
         (ALWAYS_PROMPTS_BY_ONE_TOKEN, ["hello you<|end|>", "quick<|end|>"]),
+        (ALWAYS_PROMPTS_BEHIND_TWO_ENDS, ["hello you<|end|></s>", "quick<|end|></s>"]),
+        (ALWAYS_PROMPTS_ON_LINES, ["hello you<|end|>\n", "quick<|end|>\n"]),
+        (TWO_ENDS_WITHOUT_HEADERS, ["hello you<|end|></s>", "quick<|end|></s>"]),
         (ALWAYS_PROMPTS_WITHOUT_END, ["hello you", "quick"]),
         (PLAIN_WORDS, ["hello you\n", " quick\n"]),
         (COMPLETE_ONLY, ["hello you<|end|>", "quick<|end|>"]),
