@@ -17,8 +17,8 @@ def tells_turns_otherwise(files: Iterable[Path]) -> bool:
     """Whether a tokenizer's files hold a template of whose turns an earlier version may have found a part alone, or too much.
 
     It did so of calls where a template writes no generation prompt, of answers where one writes more between that and
-    them, as gpt-oss's (channels) and GLM's (an empty thought), and of calls with whose results they are written, as by
-    Gemma 4's.
+    them, as gpt-oss's (channels) and GLM's (an empty thought), of calls with whose results they are written, as by
+    Gemma 4's, and of answers where one always writes the next prompt, as Llama 3's of its first days.
     """
     sources = (_beginning(file) for file in files if file.suffix == ".jinja" or file.name == "tokenizer_config.json")
     return any(map(_is_told_otherwise, sources))
@@ -26,7 +26,7 @@ def tells_turns_otherwise(files: Iterable[Path]) -> bool:
 
 def _is_told_otherwise(source: str) -> bool:
     if "add_generation_prompt" not in source:
-        return "tool_calls" in source
+        return "tool_calls" in source or ">assistant" in source.rpartition("endfor")[2]
     return any(written in source for written in ("<|channel|>", "<think></think>", "<|tool_response>"))
 
 

@@ -62,6 +62,8 @@ def test_a_tokenizer_without_them_keeps_its_hash(folder: Path) -> None:
         ("{% if add_generation_prompt %}<a>{% endif %}<|channel|>final", True),
         ("{% if add_generation_prompt %}<a>{% endif %}<think></think>", True),
         ("{% if add_generation_prompt %}<a>{% endif %}{% if m.tool_calls %}<|tool_response>{% endif %}", True),
+        ("{% for m in messages %}<h>{{ m.role }}{{ m.content }}{% endfor %}<h>assistant", True),
+        ("{% for m in messages %}<h>{{ m.role }}{{ m.content }}{% endfor %}{{ eos_token }}", False),
         ("{{ m.content }}", False),
     ],
 )
