@@ -24,6 +24,7 @@ from lorif_assets.config.compute import ComputeSettings
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.exact_scores import ExactScoreSettings
 from lorif_assets.config.groups import GroupSettings
+from lorif_assets.config.hub_names import MODELS_WITHOUT_OWNER
 from lorif_assets.config.influcoder import InflucoderSettings
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.secrets import (
@@ -186,7 +187,8 @@ class Settings(BaseSettings):
         if named is None:
             return None
         folder = self.resolve(named)
-        return named if _HUB_NAME.fullmatch(named) and not Path(folder).is_dir() else folder
+        is_name = _HUB_NAME.fullmatch(named) or named in MODELS_WITHOUT_OWNER
+        return named if is_name and not Path(folder).is_dir() else folder
 
     def resolve(self, path: str) -> str:
         """Return a path of the settings as an absolute one; URLs stay as they are."""

@@ -7,8 +7,6 @@ from typing import Literal, Self
 from lorif_assets.errors import HubError
 
 PREFIX = "hf://"
-MODELS_WITHOUT_OWNER = frozenset({"distilgpt2", "gpt2", "gpt2-large", "gpt2-medium", "gpt2-xl", "openai-gpt"})
-"""Language models whose names on the hub are older than organisations there, as adapters on them give these."""
 _DATASETS = "datasets/"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _PLAIN = re.compile(r"(?!\.)[\w.-]+/[\w.-]+(@\S+)?")
@@ -23,7 +21,7 @@ class HubName:
 
     kind: Literal["model", "dataset"]
     repository: str
-    """`organisation/name`."""
+    """`organisation/name`; of models that are older than organisations, the name alone."""
     revision: str | None = None
     """A branch, a tag or a commit; None: the default branch."""
     path: str = ""

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lorif_assets.config.hub_names import MODELS_WITHOUT_OWNER
 from lorif_assets.config.secrets import masked_address
 from lorif_assets.errors import CheckpointError, HubError
-from lorif_assets.hub.names import MODELS_WITHOUT_OWNER, PREFIX, is_hub_name, is_plain_name
+from lorif_assets.hub.names import PREFIX, is_hub_name, is_plain_name
 from lorif_assets.models.files.checkpoint_folders import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,

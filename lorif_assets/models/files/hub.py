@@ -4,8 +4,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from lorif_assets.config.hub_names import MODELS_WITHOUT_OWNER
 from lorif_assets.errors import CheckpointError, HubError
-from lorif_assets.hub.names import MODELS_WITHOUT_OWNER, PREFIX, HubName, is_hub_name
+from lorif_assets.hub.names import PREFIX, HubName, is_hub_name
 from lorif_assets.hub.snapshots import Snapshot, snapshot_of
 from lorif_assets.models.files.chat_template_files import NAMED_TEMPLATES
 
