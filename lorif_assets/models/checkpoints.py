@@ -133,7 +133,13 @@ class Checkpoints:
         root = Path(self.path)
         if not root.is_dir():
             raise CheckpointError(f"the checkpoint directory {root} does not exist; correct `checkpoints.path`")
-        listing = list_folders(root)
+        try:
+            listing = list_folders(root)
+        except OSError as error:
+            raise CheckpointError(
+                f"the checkpoint directory {root} cannot be read now: {error}. Did a trainer remove a folder meanwhile? Then "
+                "look again; else allow this user to read it"
+            ) from error
         names = partition_names({folder.path: (folder.name, "") for folder in listing.folders}, NAME_PUNCTUATION)
         found = [
             CheckpointFiles(

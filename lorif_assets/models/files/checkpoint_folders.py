@@ -3,6 +3,7 @@
 A trainer's output directory holds `checkpoint-20`, `checkpoint-40` and, after `save_model`, a model of its own.
 """
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -67,7 +68,8 @@ def list_folders(root: Path) -> FolderListing:
     children = [folder for folder in found if folder not in links]
     is_model = _is_configured(root)
     folders: list[CheckpointFolder] = []
-    notes = [f"{link} is passed over: it is a link to {target}" for link, target in links.items()]
+    notes = [f"{one} is passed over: it may not be read" for one in _visible(root) if not _is_readable(one)]
+    notes += [f"{link} is passed over: it is a link to {target}" for link, target in links.items()]
     for child in children:
         inside, compared_inside = _told_apart(child)
         compared += compared_inside
@@ -206,7 +208,16 @@ def _links(folders: Sequence[Path]) -> dict[Path, str]:
 
 
 def _folders(folder: Path) -> Iterator[Path]:
+    return filter(_is_readable, _visible(folder))
+
+
+def _visible(folder: Path) -> Iterator[Path]:
     return (inner for inner in sorted(folder.iterdir()) if inner.is_dir() and not _TEMPORARY.match(inner.name))
+
+
+def _is_readable(folder: Path) -> bool:
+    """Whether a folder may be listed, and its files looked at: a disk's `lost+found` may not."""
+    return os.access(folder, os.R_OK | os.X_OK)
 
 
 def _is_configured(folder: Path) -> bool:

@@ -1,12 +1,15 @@
 """What a trainer leaves behind: all of it is taken or named, and nothing vanishes in silence."""
 
 import json
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+from lorif_assets.errors import CheckpointError
 from lorif_assets.models.checkpoints import Checkpoints, Found
 from tests.conftest import CHECKPOINTS, TinyProject
 
@@ -141,6 +144,24 @@ def test_a_folder_named_after_a_step_without_a_model_is_named(run: Path) -> None
     found = look(run)
     assert names(found) == STEPS
     assert found.notes == [f"{run / 'checkpoint-80'} is passed over: it has no model"]
+
+
+def test_a_folder_that_may_not_be_read_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run / "lost+found").mkdir()
+    is_allowed, list_folder = os.access, Path.iterdir
+
+    def listed(folder: Path) -> Iterator[Path]:
+        if folder.name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return list_folder(folder)
+
+    monkeypatch.setattr(Path, "iterdir", listed)
+    with pytest.raises(CheckpointError, match=r"run cannot be read now: .*Permission denied: .*lost\+found"):
+        look(run)
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != "lost+found" and is_allowed(path, mode))
+    found = look(run)
+    assert names(found) == STEPS
+    assert found.notes == [f"{run / 'lost+found'} is passed over: it may not be read"]
 
 
 def test_runs_inside_a_directory_of_runs_are_named_with_what_to_do(run: Path) -> None:
