@@ -4,6 +4,7 @@ import ast
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -126,5 +127,8 @@ def test_a_set_with_an_unsound_query_is_yielded_with_its_error_and_the_others_go
 def test_the_plain_scan_knows_no_mode() -> None:
     tree = ast.parse(Path(score_queries.__file__).read_text())
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    modes = {f"lorif_assets.attribution.score_{mode}" for mode in ("averaging", "merging", "modes", "checkpoint")}
+    modes = {
+        f"lorif_assets.attribution.scores.score_{mode}" for mode in ("averaging", "merging", "modes", "checkpoint")
+    }
+    assert all(map(find_spec, modes))
     assert not imported & modes
