@@ -3,6 +3,7 @@
 A trainer's output directory holds `checkpoint-20`, `checkpoint-40` and, after `save_model`, a model of its own.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -37,6 +38,8 @@ _FINAL = re.compile(r"(?:.*[-_.])?(?:final|last)(?:[-_.].*)?", re.IGNORECASE)
 _ACTOR, _CRITIC = "actor", "critic"
 _BLOCK = 1 << 18
 _BLOCKS = 256
+_TENSOR_START = 1 << 12
+_LARGEST_HEADER = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -299,15 +302,34 @@ def _state(file: Path) -> tuple[int, int]:
 
 @lru_cache(maxsize=1 << 14)
 def _same_bytes(file: Path, other: Path, state: tuple[int, int], other_state: tuple[int, int]) -> bool:
-    """Whether two files are the same, whole up to 64 MiB, else in as many bytes evenly spread: training moves all weights."""
+    """Whether two files are the same, whole up to 64 MiB, else in as many bytes evenly spread and where each tensor begins.
+
+    Training moves all weights of a tensor, but not all tensors: layer norms alone, or one layer.
+    """
     size = state[0]
     if size != other_state[0]:
         return False
-    starts = range(0, size, max(_BLOCK, -(-size // _BLOCKS)))
+    parts = [(start, _BLOCK) for start in range(0, size, max(_BLOCK, -(-size // _BLOCKS)))]
+    if size > _BLOCK * _BLOCKS:
+        parts += [(start, _TENSOR_START) for start in _tensor_starts(file, size)]
     with file.open("rb") as one, other.open("rb") as two:
-        for start in starts:
+        for start, length in parts:
             one.seek(start)
             two.seek(start)
-            if one.read(_BLOCK) != two.read(_BLOCK):
+            if one.read(length) != two.read(length):
                 return False
     return True
+
+
+def _tensor_starts(file: Path, size: int) -> list[int]:
+    """Return where the tensors of a safetensors file begin; nothing of a file whose header cannot be read."""
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        try:
+            header = json.loads(stream.read(length)) if length <= _LARGEST_HEADER else {}
+            starts = [
+                8 + length + tensor["data_offsets"][0] for name, tensor in header.items() if name != "__metadata__"
+            ]
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+            return []
+    return [start for start in starts if isinstance(start, int) and 0 <= start < size]

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from lorif_assets.errors import CheckpointError
 from lorif_assets.models.checkpoints import Checkpoints, Found
+from lorif_assets.models.files import checkpoint_folders
 from tests.conftest import CHECKPOINTS, TinyProject
 
 
@@ -334,6 +336,21 @@ def test_the_weights_of_an_adapter_on_another_base_model_are_a_checkpoint(run: P
         (run / name / "adapter_model.safetensors").write_bytes(b"numbers")
     found = look(run)
     assert names(found) == [("on-other", None), *STEPS, ("checkpoint-80", 80)]
+    assert found.notes == [f"{run / 'best'} is checkpoint-80: their files are the same"]
+
+
+def test_large_models_that_differ_in_one_small_tensor_are_told_apart(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if a file of more than a kilobyte were large.
+    monkeypatch.setattr(checkpoint_folders, "_BLOCK", 64)
+    monkeypatch.setattr(checkpoint_folders, "_BLOCKS", 16)
+    for name, norm in (("checkpoint-80", 1.0), ("norms", 2.0), ("best", 1.0)):
+        shutil.copytree(run / "checkpoint-60", run / name)
+        tensors = {"a.weight": torch.zeros(1 << 12), "b.norm": torch.full((4,), norm), "c.weight": torch.zeros(1 << 12)}
+        save_file(tensors, run / name / "model.safetensors", metadata={"format": "pt"})
+    found = look(run)
+    assert names(found) == [("norms", None), *STEPS, ("checkpoint-80", 80)]
     assert found.notes == [f"{run / 'best'} is checkpoint-80: their files are the same"]
 
 
