@@ -84,7 +84,7 @@ def list_folders(root: Path) -> FolderListing:
         elif counts:
             notes.append(f"{child} is passed over: it is no whole checkpoint, and its name says no step")
         elif is_marked(child.name) and is_model and any(child.glob("*.safetensors")):
-            notes.append(f"{child} is passed over: it has weights and no config.json; copy {root / CONFIG} there")
+            notes.append(f"{child} is passed over: it has weights and {_lacking_configuration(child, root)}")
         elif is_marked(child.name) and (not is_model or trainer_step(child) is not None):
             notes.append(f"{child} is passed over: {other_layout(child, ()) or 'it has no model'}")
         if path == child and (inner := [folder.name for folder in inside if is_whole(folder)]):
@@ -175,6 +175,11 @@ def _holder(folder: Path) -> Path:
         whole = [part for part in parts if is_whole(part)]
         found = below.get(_ACTOR) or [*whole, *(inner for models in below.values() for inner in models)]
     return found[0] if len(found) == 1 else folder
+
+
+def _lacking_configuration(folder: Path, root: Path) -> str:
+    lacking = ADAPTER_CONFIG if (folder / ADAPTER_WEIGHTS).is_file() else CONFIG
+    return f"no {lacking}" + (f"; copy {root / lacking} there" if (root / lacking).is_file() else "")
 
 
 def _told_apart(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -278,6 +278,19 @@ def test_steps_of_weights_alone_beside_a_whole_model_are_named_with_what_they_la
     ]
 
 
+def test_no_file_that_is_not_there_is_said_to_be_what_steps_of_weights_alone_lack(run: Path) -> None:
+    for folder in (run, run / "checkpoint-80"):
+        folder.mkdir(exist_ok=True)
+        (folder / "adapter_model.safetensors").write_bytes(folder.name.encode())
+    (run / "adapter_config.json").write_text("{}")
+    (run / "checkpoint-60/config.json").unlink()
+    assert look(run).notes == [
+        f"{run / 'checkpoint-60'} is passed over: it has weights and no config.json",
+        f"{run / 'checkpoint-80'} is passed over: it has weights and no adapter_config.json; copy "
+        f"{run / 'adapter_config.json'} there",
+    ]
+
+
 def test_links_to_steps_are_no_checkpoints_of_their_own(run: Path) -> None:
     (run / "checkpoint-last").symlink_to("checkpoint-60")
     (run / "best").symlink_to(run / "checkpoint-20")
