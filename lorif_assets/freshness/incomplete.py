@@ -4,7 +4,7 @@ One that was recorded and lost a file since is not a new one that is still being
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.lake.attribution_tables import CHECKPOINTS
@@ -17,7 +17,7 @@ class LookedCheckpoints:
     """The checkpoints that were found, in order of step, and what is missing of those that are not complete.
 
     `faults` says by name what is missing; `waiting` names those of them that may still be in writing, `recorded` those that the
-    lake holds results of. `notes` say what was passed over.
+    lake holds results of. `notes` say what was passed over, and `same` by name which of it are links and copies.
     """
 
     checkpoints: Sequence[CheckpointFiles]
@@ -25,6 +25,7 @@ class LookedCheckpoints:
     waiting: frozenset[str] = frozenset()
     recorded: frozenset[str] = frozenset()
     notes: Sequence[str] = ()
+    same: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -86,6 +87,7 @@ def look_at_checkpoints(project: Project) -> LookedCheckpoints:
         frozenset(checkpoint.name for checkpoint in faults if checkpoint.may_be_in_writing()),
         frozenset(project.lake.without_damaged().read(CHECKPOINTS, ["checkpoint"])["checkpoint"]),
         found.notes,
+        found.same,
     )
 
 

@@ -93,7 +93,7 @@ class Freshness:
         Raises:
             SettingsError: the settings name one that does not exist, or one is asked for that does not, or it is not complete.
         """
-        faults = self.discovered.looked.faults
+        faults = {**self.discovered.looked.same, **self.discovered.looked.faults}
         if not self.asked.checkpoints:
             return active_checkpoints(self.settings.active.checkpoints, self.discovered.checkpoint_files, faults)
         found = self.discovered.checkpoints

@@ -1,7 +1,7 @@
 """Checkpoints on disk: finding and loading causal language models, adapters on them, and their tokenizers, safely."""
 
 import gc
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -50,10 +50,11 @@ NAME_PUNCTUATION = "._@:+=-"
 
 @dataclass(frozen=True)
 class Found:
-    """The checkpoints that were found, in order of step, then name, and what was passed over or left out, in words."""
+    """The checkpoints in order of step and name, and what was passed over, in words; `same` holds links and copies by name."""
 
     checkpoints: Sequence[CheckpointFiles]
     notes: Sequence[str]
+    same: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -127,7 +128,7 @@ class Checkpoints:
             CheckpointError: the path or the base model of the settings does not exist.
         """
         found = self._with_bases(self._listed())
-        return Found(found.checkpoints, [*found.notes, *unread_notes(found.checkpoints)])
+        return Found(found.checkpoints, [*found.notes, *unread_notes(found.checkpoints)], found.same)
 
     def _listed(self) -> Found:
         root = Path(self.path)
@@ -147,7 +148,7 @@ class Checkpoints:
             )
             for folder in listing.folders
         ]
-        return Found(found, listing.notes)
+        return Found(found, listing.notes, listing.same)
 
     def _with_bases(self, listed: Found) -> Found:
         found = listed.checkpoints
@@ -167,7 +168,7 @@ class Checkpoints:
             for base in bases.values()
             if self.include_base and base not in offered
         ]
-        return Found(self.in_order([*offered, *others]), [*listed.notes, *left_out])
+        return Found(self.in_order([*offered, *others]), [*listed.notes, *left_out], listed.same)
 
     def _base_folders(self, found: Sequence[CheckpointFiles]) -> Sequence[Path]:
         if self.base_model is not None:

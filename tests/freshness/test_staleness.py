@@ -251,6 +251,15 @@ def test_an_active_name_that_is_not_there_is_an_error_that_names_the_setting(
         project.update()
 
 
+def test_an_active_name_of_a_link_to_a_step_is_an_error_that_names_the_step(private_project: TinyProject) -> None:
+    (private_project.root / "checkpoints/best").symlink_to(OLD)
+    project = private_project.with_settings(active={"checkpoints": ("best",)})
+    with pytest.raises(
+        SettingsError, match=rf"names 'best', which cannot be used: .*/best .*is a link to {OLD}; found"
+    ):
+        _ = project.freshness.active_checkpoints
+
+
 # --- Failures --------------------------------------------------------------------------------------------------------
 
 

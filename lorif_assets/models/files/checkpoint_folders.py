@@ -6,8 +6,8 @@ A trainer's output directory holds `checkpoint-20`, `checkpoint-40` and, after `
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -54,10 +54,11 @@ class CheckpointFolder:
 
 @dataclass(frozen=True)
 class FolderListing:
-    """The checkpoints below a path, and what was passed over there, in words."""
+    """The checkpoints below a path, and what was passed over there, in words; `same` holds links and copies by name."""
 
     folders: Sequence[CheckpointFolder]
     notes: Sequence[str]
+    same: Mapping[str, str] = field(default_factory=dict)
 
 
 def list_folders(root: Path) -> FolderListing:
@@ -72,7 +73,8 @@ def list_folders(root: Path) -> FolderListing:
     is_model = _is_configured(root)
     folders: list[CheckpointFolder] = []
     notes = [f"{one} is passed over: it may not be read" for one in _visible(root) if not _is_readable(one)]
-    notes += [f"{link} is passed over: it is a link to {target}" for link, target in links.items()]
+    same = {link.name: f"{link} is passed over: it is a link to {target}" for link, target in links.items()}
+    notes += same.values()
     for child in children:
         inside, compared_inside = _told_apart(child)
         compared += compared_inside
@@ -93,12 +95,13 @@ def list_folders(root: Path) -> FolderListing:
             )
     folders, others = _without_other_forms(root, folders)
     notes += [*_compared_note(compared), *others]
-    folders, others = _without_copies(folders)
-    notes += [*others, *_mixed_counts(folders)]
+    folders, copies = _without_copies(folders)
+    same |= copies
+    notes += [*copies.values(), *_mixed_counts(folders)]
     if not is_model:
-        return FolderListing(folders, notes)
+        return FolderListing(folders, notes, same)
     if not folders:
-        return FolderListing([CheckpointFolder(root.name, root, step_of_folder(root))], notes)
+        return FolderListing([CheckpointFolder(root.name, root, step_of_folder(root))], notes, same)
     last = max(folders, key=lambda folder: (-1 if folder.step is None else folder.step, folder.name))
     step = trainer_step(root)
     end = CheckpointFolder(root.name, root, last.step if step is None else step, is_last=True)
@@ -109,11 +112,12 @@ def list_folders(root: Path) -> FolderListing:
         notes.append(f"the adapter in {root} itself is passed over: {_CONVERTED} is the same as a plain LoRA")
         folders = [folder for folder in folders if folder is not converted]
         folders.append(replace(end, name=converted.name, path=converted.path))
-    elif same := next((one for one in folders if one.step == last.step and _has_weights_of(one, root)), None):
-        notes.append(f"the model in {root} itself is {same.name}: their weights are the same")
+    elif equal := next((one for one in folders if one.step == last.step and _has_weights_of(one, root)), None):
+        same[root.name] = f"the model in {root} itself is {equal.name}: their weights are the same"
+        notes.append(same[root.name])
     else:
         folders.append(end)
-    return FolderListing(folders, notes)
+    return FolderListing(folders, notes, same)
 
 
 def holds_model(folder: Path) -> bool:
@@ -250,23 +254,23 @@ def _without_other_forms(root: Path, folders: Sequence[CheckpointFolder]) -> tup
     return [one for one in folders if one not in (*merged, *unconverted)], notes
 
 
-def _without_copies(folders: Sequence[CheckpointFolder]) -> tuple[list[CheckpointFolder], list[str]]:
-    """Return the folders without copies of a step under a name without one, and what is said of these.
+def _without_copies(folders: Sequence[CheckpointFolder]) -> tuple[list[CheckpointFolder], dict[str, str]]:
+    """Return the folders without copies of a step under a name without one, and what is said of these, by name.
 
     Another one whose name says that it is the last has the last step: `final`.
     """
     steps = [folder for folder in folders if folder.step is not None]
     last = max((folder.step for folder in folders if folder.step is not None), default=None)
-    kept, notes = list(steps), list[str]()
+    kept, copies = list(steps), dict[str, str]()
     for one in (folder for folder in folders if folder.step is None):
         copied = next((step for step in steps if _is_copy(one, step)), None) if is_whole(one.path) else None
         if copied:
-            notes.append(f"{one.path} is {copied.name}: their files are the same")
+            copies[one.name] = f"{one.path} is {copied.name}: their files are the same"
         elif last is not None and says_final(one.name):
             kept.append(replace(one, step=last, is_last=True))
         else:
             kept.append(one)
-    return kept, notes
+    return kept, copies
 
 
 def _is_copy(folder: CheckpointFolder, other: CheckpointFolder) -> bool:
