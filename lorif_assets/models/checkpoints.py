@@ -135,7 +135,7 @@ class Checkpoints:
         if not root.is_dir():
             raise CheckpointError(f"the checkpoint directory {root} does not exist; correct `checkpoints.path`")
         try:
-            listing = list_folders(root)
+            listing = list_folders(root, Path(self.base_model) if self.base_model else None)
         except OSError as error:
             raise CheckpointError(
                 f"the checkpoint directory {root} cannot be read now: {error}. Did a trainer remove a folder meanwhile? Then "

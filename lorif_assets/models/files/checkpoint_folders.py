@@ -61,11 +61,11 @@ class FolderListing:
     same: Mapping[str, str] = field(default_factory=dict)
 
 
-def list_folders(root: Path) -> FolderListing:
+def list_folders(root: Path, base: Path | None = None) -> FolderListing:
     """Look for checkpoints in a directory; no weights are read but to compare a trainer's last model with its last step.
 
     Folders without configuration and weights are skipped, and so are those whose names say that they are hidden or still
-    being written (`.x`, `_x`, `tmp-x`, `x.tmp`).
+    being written (`.x`, `_x`, `tmp-x`, `x.tmp`). The base model that the settings name is no copy of the step it begins as.
     """
     found, compared = _told_apart(root)
     links = _links(found)
@@ -95,7 +95,7 @@ def list_folders(root: Path) -> FolderListing:
             )
     folders, others = _without_other_forms(root, folders)
     notes += [*_compared_note(compared), *others]
-    folders, copies = _without_copies(folders)
+    folders, copies = _without_copies(folders, base)
     same |= copies
     notes += [*copies.values(), *_mixed_counts(folders)]
     if not is_model:
@@ -254,7 +254,9 @@ def _without_other_forms(root: Path, folders: Sequence[CheckpointFolder]) -> tup
     return [one for one in folders if one not in (*merged, *unconverted)], notes
 
 
-def _without_copies(folders: Sequence[CheckpointFolder]) -> tuple[list[CheckpointFolder], dict[str, str]]:
+def _without_copies(
+    folders: Sequence[CheckpointFolder], base: Path | None
+) -> tuple[list[CheckpointFolder], dict[str, str]]:
     """Return the folders without copies of a step under a name without one, and what is said of these, by name.
 
     Another one whose name says that it is the last has the last step: `final`.
@@ -263,7 +265,8 @@ def _without_copies(folders: Sequence[CheckpointFolder]) -> tuple[list[Checkpoin
     last = max((folder.step for folder in folders if folder.step is not None), default=None)
     kept, copies = list(steps), dict[str, str]()
     for one in (folder for folder in folders if folder.step is None):
-        copied = next((step for step in steps if _is_copy(one, step)), None) if is_whole(one.path) else None
+        may_be_copy = is_whole(one.path) and (base is None or one.path.resolve() != base.resolve())
+        copied = next((step for step in steps if _is_copy(one, step)), None) if may_be_copy else None
         if copied:
             copies[one.name] = f"{one.path} is {copied.name}: their files are the same"
         elif last is not None and says_final(one.name):

@@ -352,6 +352,13 @@ def test_the_weights_of_an_adapter_on_another_base_model_are_a_checkpoint(run: P
     assert found.notes == [f"{run / 'best'} is checkpoint-80: their files are the same"]
 
 
+def test_the_base_model_of_the_settings_keeps_its_name_where_a_step_is_a_copy_of_it(run: Path) -> None:
+    shutil.copytree(run / "checkpoint-20", run / "start")
+    found = Checkpoints(path=str(run), base_model=str(run / "start")).look()
+    assert names(found) == [("start", 0), *STEPS]
+    assert not found.notes
+
+
 def test_large_models_that_differ_in_one_small_tensor_are_told_apart(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
