@@ -1,7 +1,8 @@
 """A CPU that passes for a GPU: its tensors say that they are on cuda:0, and an operation on tensors of both places fails.
 
 What is computed is computed on the CPU, so that results can be compared. Forward-mode differentiation is not followed:
-tangents of nothing are made below what can be seen here.
+tangents of nothing are made below what can be seen here. `tests/models/two_devices.py` has a device of another kind, in a
+process of its own; the ways that the code takes for CUDA alone are taken here.
 """
 
 import threading
