@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Collection
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
@@ -11,9 +12,10 @@ _LARGEST = 2**63 - 1
 _NUMBER = r"\d+(?:\.\d+)?(?:e\+?\d{1,2}(?![a-z0-9]))?(?:[km](?![a-z0-9]))?"
 _MARK = r"(?:steps?|checkpoint|ckpt|iter(?:ation)?s?)"
 _MARKED = re.compile(rf"{_MARK}[-_=:. ]*({_NUMBER})", re.IGNORECASE | re.ASCII)
-_EPOCH = re.compile(r"epochs?[-_=:. ]*\d", re.IGNORECASE | re.ASCII)
+_EPOCH = re.compile(r"epochs?[-_=:. ]*(\d+)", re.IGNORECASE | re.ASCII)
 _TAG = re.compile(rf"(?:(?:global[-_ ]?)?{_MARK}[-_=:. ]*)?({_NUMBER})(?: *steps?)?", re.IGNORECASE | re.ASCII)
-_WORD = re.compile(rf"(?<![a-z0-9.])({_NUMBER})(?![a-z0-9])", re.IGNORECASE | re.ASCII)
+_NUMBERS = re.compile(rf"(?<![a-z0-9.]){_NUMBER}(?![a-z0-9])|\d+", re.IGNORECASE | re.ASCII)
+_AT_END = re.compile(rf"(?<![a-z0-9.])({_NUMBER})$", re.IGNORECASE | re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _GROUPED = re.compile(r"\d{1,3}(?:[,_]\d{3})+", re.ASCII)
 _UNITS = {"k": 1_000, "m": 1_000_000}
@@ -28,23 +30,30 @@ def step_in_text(text: str) -> int | None:
     return _whole(found[1]) if found else None
 
 
-def step_of_folder(folder: Path) -> int | None:
-    """Return the step of a folder: what its name marks as one, else what the trainer's state says, else its last number.
+def step_of_folder(folder: Path, siblings: Collection[str] = ()) -> int | None:
+    """Return the step of a folder: what its name marks as one, else what the trainer's state says, else `step_in_name`."""
+    state = None if is_marked(folder.name) else trainer_step(folder)
+    return step_in_name(folder.name, siblings) if state is None else state
 
-    Marked are numbers after `step`, `checkpoint`, `ckpt` or `iter`, as in `epoch=2-step=1e3` or `global_step500`. A
-    commit, by which the hub's cache names folders, has digits that say nothing.
+
+def step_in_name(name: str, siblings: Collection[str] = ()) -> int | None:
+    """Return the step that a name says, among the names beside it.
+
+    Marked are numbers after `step`, `checkpoint`, `ckpt` or `iter`, as in `epoch=2-step=1e3` or `global_step500`. Else it is
+    the last number by which the name differs from others of its form, the number of its epoch, or the one that it ends
+    with. No step are the number in the name of a model (`llama-3-final`; `phi-2` beside `phi-2-tuned`) and the digits of
+    a commit, by which the hub's cache names folders.
     """
-    if (marked := _marked(folder.name)) is not None:
+    if (marked := _marked(name)) is not None or _COMMIT.fullmatch(name):
         return marked
-    if (state := trainer_step(folder)) is not None:
-        return state
-    if _COMMIT.fullmatch(folder.name):
-        return None
-    words = [number for word in _WORD.findall(folder.name) if (number := _whole(word)) is not None]
-    if words:
-        return words[-1]
-    numbers = re.findall(r"[0-9]+", folder.name)
-    return _whole(numbers[-1]) if numbers else None
+    numbers = _NUMBERS.findall(name)
+    alike = [_NUMBERS.findall(other) for other in siblings if _form(other) == _form(name)]
+    told = [number for k, number in enumerate(numbers) if any(other[k] != number for other in alike)]
+    if whole := [step for number in told if (step := _whole(number)) is not None]:
+        return whole[-1]
+    is_of_model = not _NUMBERS.fullmatch(name) and any(other.startswith(name) for other in siblings if other != name)
+    said = _EPOCH.search(name) or (None if is_of_model else _AT_END.search(name))
+    return _whole(said[1]) if said else None
 
 
 def is_marked(name: str) -> bool:
@@ -79,6 +88,10 @@ def _global_step(file: Path, modified: int, size: int) -> int | None:
 def _marked(name: str) -> int | None:
     numbers = [number for found in _MARKED.findall(name) if (number := _whole(found)) is not None]
     return numbers[-1] if numbers else None
+
+
+def _form(name: str) -> str:
+    return _NUMBERS.sub("#", name)
 
 
 def _whole(number: str) -> int | None:

@@ -1,11 +1,12 @@
 """Training steps: every way that people write one is read as that number, and what says none is told apart."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from lorif_assets.models.files.steps import counts_epochs, step_in_text, step_of_folder
+from lorif_assets.models.files.steps import counts_epochs, step_in_name, step_in_text, step_of_folder
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,40 @@ def test_a_tag_that_says_no_whole_number_of_steps_is_none(text: str) -> None:
 )
 def test_a_folder_has_the_step_that_its_name_says(tmp_path: Path, name: str, step: int | None) -> None:
     assert step_of_folder(tmp_path / name) == step
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("llama-3-final", None),
+        ("gpt2", None),
+        ("Qwen2.5-0.5B-chat", None),
+        ("epoch-3-loss-0.25", 3),
+        ("epoch3-best", 3),
+        ("1000", 1000),
+    ],
+)
+def test_a_number_inside_the_name_of_a_model_is_no_step(name: str, step: int | None) -> None:
+    assert step_in_name(name) == step
+
+
+@pytest.mark.parametrize(
+    ("names", "steps"),
+    [
+        (["llama-3-ft-100", "llama-3-ft-200"], [100, 200]),
+        (["llama-3-100-lora", "llama-3-200-lora", "llama-3-final"], [100, 200, None]),
+        (["olmo2-500B", "olmo2-1000B"], [500, 1000]),
+        (["v1", "v2"], [1, 2]),
+        (["epoch=1-val_loss=0.41", "epoch=2-val_loss=0.35"], [1, 2]),
+        (["phi-2", "phi-2-tuned"], [None, None]),
+        (["1000", "2000", "1000-merged"], [1000, 2000, None]),
+        (["checkpoint-20", "checkpoint-40", "llama-3-8b"], [20, 40, None]),
+    ],
+)
+def test_a_step_is_the_number_by_which_names_of_one_form_differ(
+    names: Sequence[str], steps: Sequence[int | None]
+) -> None:
+    assert [step_in_name(name, names) for name in names] == steps
 
 
 @pytest.mark.parametrize(
