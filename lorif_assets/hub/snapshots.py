@@ -75,6 +75,14 @@ class Snapshot:
             return None
         return blake2b(repr(sorted(hashes.items())).encode(), digest_size=16).hexdigest()
 
+    def has_same(self, path: str, other: str) -> bool:
+        """Whether two files are the same by the hub's own hashes; False where it lists none.
+
+        Raises:
+            HubError: as `files`.
+        """
+        return bool(self._listed[path]) and self._listed[path] == self._listed[other]
+
     @cached_property
     def _listed(self) -> Mapping[str, str]:
         """The hub's hash of each file by path; empty texts where the cache has files and no list of them.

@@ -10,10 +10,12 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import IO
 from urllib.parse import quote
 
 import pyarrow.fs as pafs
@@ -57,7 +59,7 @@ class ObjectStore:
         found = _URL.fullmatch(self.url)
         if found is None:
             raise StoreError(f"{self.url} is no address of an object store: expected s3://, gs://, az:// or abfss://")
-        return Path(_copies(), found["scheme"], *PurePosixPath(found["path"]).parts)
+        return Path(copies_folder(), found["scheme"], *PurePosixPath(found["path"]).parts)
 
     def files(self) -> list[StoredFile]:
         """Return the files, sorted by name; none where nothing is there.
@@ -103,6 +105,20 @@ class ObjectStore:
             self._copy(file)
         return self.folder
 
+    @contextmanager
+    def opened(self, file: StoredFile) -> Iterator[IO[bytes]]:
+        """Yield a file to read parts of: its copy, where that is there.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        copy = self.folder / file.name
+        try:
+            with copy.open("rb") if _is_copy(copy, file) else self._files.open_input_file(file.name) as stream:
+                yield stream
+        except OSError as error:
+            raise StoreError.of(f"{self.url} cannot be read ({file.name})", error) from error
+
     def forget(self, files: Iterable[StoredFile]) -> None:
         """Remove copies of whatever else was below the URL."""
         kept = {self.folder / file.name for file in files}
@@ -119,7 +135,7 @@ class ObjectStore:
                 return
             copy.parent.mkdir(parents=True, exist_ok=True)
             try:
-                with scratch_folder(beside=_copies()) as folder:
+                with scratch_folder(beside=copies_folder()) as folder:
                     partial = folder / copy.name
                     with self._files.open_input_file(file.name) as source, partial.open("wb") as target:
                         shutil.copyfileobj(source, target, 1 << 24)
@@ -139,7 +155,7 @@ class ObjectStore:
         return pafs.PyFileSystem(DeltaStorageHandler(encoded, dict(self.options) or None))
 
 
-def _copies() -> Path:
+def copies_folder() -> Path:
     """Return where the copies of all stores are."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home, "lorif", "stores")

@@ -22,6 +22,8 @@ from lorif_assets.errors import CheckpointError, LorifError, SourceError, StoreE
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, REPORTS
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.devices import DeviceGroup
+from lorif_assets.models.places import store_checkpoints
+from lorif_assets.models.places.listed_checkpoints import ListedCheckpoint
 from lorif_assets.models.places.store_checkpoints import ObjectStoreCheckpoints
 from lorif_assets.project import Project
 from lorif_assets.stores import object_store as stores
@@ -189,7 +191,8 @@ def test_a_model_above_the_steps_of_its_training_is_the_last_of_them(
 ) -> None:
     for folder in ("", "checkpoint-20/", "checkpoint-3/", "onnx/"):
         for name, content in saved_model.items():
-            bucket.put_object(Bucket="lake", Key=f"runs/7/{folder}{name}", Body=content)
+            own = content + folder.encode() if name == "model.safetensors" else content
+            bucket.put_object(Bucket="lake", Key=f"runs/7/{folder}{name}", Body=own)
     checkpoints = ObjectStoreCheckpoints(path="s3://lake/runs/7")
     assert [(found.name, found.step) for found in checkpoints.find()] == [
         ("checkpoint-3", 3),
@@ -197,6 +200,55 @@ def test_a_model_above_the_steps_of_its_training_is_the_last_of_them(
         ("7", 20),
     ]
     assert checkpoints.get("7").path.parent == checkpoints.get("checkpoint-3").path.parent.parent
+
+
+def test_a_model_above_the_steps_and_folders_that_are_copies_of_them_are_no_further_checkpoints(
+    bucket: Any, saved_model: dict[str, bytes], tmp_path: Path
+) -> None:
+    own = {"checkpoint-20": b"20", "checkpoint-3": b"3", "best": b"3", "other": b"3", "final": b"20"}
+    for folder, number in own.items():
+        for name, content in saved_model.items():
+            changed = {"model.safetensors": number, "tokenizer.json": b"\n" if folder == "other" else b""}
+            body = content + changed.get(name, b"")
+            bucket.put_object(Bucket="lake", Key=f"runs/8/{folder}/{name}", Body=body)
+    found = ObjectStoreCheckpoints(path="s3://lake/runs/8").look()
+    assert [(one.name, one.step) for one in found.checkpoints] == [
+        ("other", None),
+        ("checkpoint-3", 3),
+        ("checkpoint-20", 20),
+    ]
+    assert found.notes == [
+        "s3://lake/runs/8/best is checkpoint-3: their files are the same",
+        "s3://lake/runs/8/final is checkpoint-20: their files are the same",
+    ]
+    for name, content in saved_model.items():
+        number = b"20" if name == "model.safetensors" else b""
+        bucket.put_object(Bucket="lake", Key=f"runs/8/{name}", Body=content + number)
+    found = ObjectStoreCheckpoints(path="s3://lake/runs/8").look()
+    assert [one.name for one in found.checkpoints] == ["checkpoint-3", "checkpoint-20"]
+    assert found.same["8"] == "the model in s3://lake/runs/8 itself is checkpoint-20: their weights are the same"
+    assert not [*tmp_path.rglob("*.safetensors")], "weights are compared in the store"
+
+
+def test_objects_that_are_the_same_are_compared_once_on_a_machine(
+    bucket: Any, saved_model: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("checkpoint-3", "final"):
+        for name, content in saved_model.items():
+            bucket.put_object(Bucket="lake", Key=f"runs/8/{folder}/{name}", Body=content)
+    place = ObjectStoreCheckpoints(path="s3://lake/runs/8")
+    assert [one.name for one in place.find()] == ["checkpoint-3"]
+    # As in the next process.
+    store_checkpoints._same_objects.cache_clear()
+    monkeypatch.delattr(ObjectStore, "opened")
+    assert [one.name for one in place.find()] == ["checkpoint-3"]
+
+
+def test_a_trainers_state_says_the_step_at_the_first_look(bucket: Any, saved_model: dict[str, bytes]) -> None:
+    for name, content in {**saved_model, "trainer_state.json": b'{"global_step": 60}'}.items():
+        bucket.put_object(Bucket="lake", Key=f"runs/9/epoch_3/{name}", Body=content)
+    (found,) = ObjectStoreCheckpoints(path="s3://lake/runs/9").find()
+    assert found.step == 60
 
 
 @pytest.mark.slow
@@ -340,6 +392,8 @@ def test_an_address_of_no_store_is_refused() -> None:
 def test_a_folder_whose_name_says_that_it_is_the_last_comes_last(bucket: Any, saved_model: Mapping[str, bytes]) -> None:
     for folder in ("final", "checkpoint-20", "checkpoint-3"):
         for name, content in saved_model.items():
-            bucket.put_object(Bucket="lake", Key=f"runs/8/{folder}/{name}", Body=content)
+            own = content + folder.encode() if name == "model.safetensors" else content
+            bucket.put_object(Bucket="lake", Key=f"runs/8/{folder}/{name}", Body=own)
     found = ObjectStoreCheckpoints(path="s3://lake/runs/8").find()
+    assert all(isinstance(one, ListedCheckpoint) and one.written for one in found), "objects have times"
     assert [(one.name, one.step) for one in found] == [("checkpoint-3", 3), ("checkpoint-20", 20), ("final", 20)]

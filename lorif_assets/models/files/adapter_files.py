@@ -16,10 +16,10 @@ from lorif_assets.models.files.checkpoint_folders import (
     CONFIG,
     model_weights,
     pickled_weights,
-    same_files,
 )
 from lorif_assets.models.files.gguf import gguf_files
 from lorif_assets.models.files.hub import described_model
+from lorif_assets.models.files.same_files import same_files
 
 # These change what the layers read, or choose between adapters token by token: no weights are equal to them.
 _NOT_MERGED = frozenset(

@@ -3,17 +3,18 @@
 A trainer's output directory holds `checkpoint-20`, `checkpoint-40` and, after `save_model`, a model of its own.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
+from typing import Self
 
 from lorif_assets.models.files.gguf import gguf_files
-from lorif_assets.models.files.steps import counts_epochs, is_marked, step_of_folder, trainer_step
+from lorif_assets.models.files.same_files import same_files
+from lorif_assets.models.files.steps import counts_epochs, is_marked, step_in_name, step_of_folder, trainer_step
 from lorif_assets.models.files.tokenizer_files import tokenizer_files
+from lorif_assets.models.files.training_order import in_training_order
 from lorif_assets.models.files.weight_names import other_layout
 
 CONFIG = "config.json"
@@ -32,14 +33,8 @@ _UNCONVERTED = frozenset({"pissa_init", "pissa_backup"})
 _CONVERTED = "pissa_converted"
 # What TRL calls the copy of an adapter that a preference training compares with, beside the adapter that it trains.
 _REFERENCES = frozenset({"ref", "reference"})
-# What a model is called that was saved after the last step.
-_FINAL = re.compile(r"(?:.*[-_.])?(?:final|last)(?:[-_.].*)?", re.IGNORECASE)
 # Where verl keeps the model that it trains, and the one that values its answers.
 _ACTOR, _CRITIC = "actor", "critic"
-_BLOCK = 1 << 18
-_BLOCKS = 256
-_TENSOR_START = 1 << 12
-_LARGEST_HEADER = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -49,7 +44,36 @@ class CheckpointFolder:
     name: str
     path: Path
     step: int | None
+    step_is_named: bool = False
+    """Whether the name says the step, and not a trainer's state."""
     is_last: bool = False
+
+    @property
+    def address(self) -> str:
+        """The path as text."""
+        return str(self.path)
+
+    @property
+    def written(self) -> float | None:
+        """When the newest of its weights was written, in seconds; None where it has none."""
+        return max((file.stat().st_mtime for file in _weights(self.path)), default=None)
+
+    def is_copy_of(self, other: Self) -> bool:
+        """Whether all that the model is loaded from lies in another folder too: weights, configuration and tokenizer."""
+        if not is_whole(self.path) or not self.has_weights_of(other):
+            return False
+        configurations = [file for name in (CONFIG, ADAPTER_CONFIG) if (file := self.path / name).is_file()]
+        described = [*configurations, *tokenizer_files(self.path)]
+        others = [other.path / file.relative_to(self.path) for file in described]
+        return all(file.is_file() for file in others) and same_files(described, others)
+
+    def has_weights_of(self, other: Self) -> bool:
+        """Whether both have the same files of weights."""
+        return same_files(_weights(self.path), _weights(other.path))
+
+    def saved_at_end(self, step: int | None) -> Self:
+        """Return the folder as that of a model which was saved at the end, after a step."""
+        return replace(self, step=step, is_last=True)
 
 
 @dataclass(frozen=True)
@@ -70,6 +94,7 @@ def list_folders(root: Path, base: Path | None = None) -> FolderListing:
     found, compared = _told_apart(root)
     links = _links(found)
     children = [folder for folder in found if folder not in links]
+    names = frozenset(child.name for child in children)
     is_model = _is_configured(root)
     folders: list[CheckpointFolder] = []
     notes = [f"{one} is passed over: it may not be read" for one in _visible(root) if not _is_readable(one)]
@@ -82,7 +107,8 @@ def list_folders(root: Path, base: Path | None = None) -> FolderListing:
         # Beside a model lie folders of other kinds: an export, an optimizer's state.
         counts = _is_configured(path) if is_model else holds_model(path)
         if counts and (not is_model or is_marked(child.name) or is_whole(path)):
-            folders.append(CheckpointFolder(child.name, path, step_of_folder(child)))
+            step_is_named = step_in_name(child.name, names) is not None
+            folders.append(CheckpointFolder(child.name, path, step_of_folder(child, names), step_is_named))
         elif counts:
             notes.append(f"{child} is passed over: it is no whole checkpoint, and its name says no step")
         elif is_marked(child.name) and is_model and any(child.glob("*.safetensors")):
@@ -95,29 +121,20 @@ def list_folders(root: Path, base: Path | None = None) -> FolderListing:
             )
     folders, others = _without_other_forms(root, folders)
     notes += [*_compared_note(compared), *others]
-    folders, copies = _without_copies(folders, base)
-    same |= copies
-    notes += [*copies.values(), *_mixed_counts(folders)]
-    if not is_model:
-        return FolderListing(folders, notes, same)
-    if not folders:
+    notes += _mixed_counts(folders)
+    if is_model and not folders:
         return FolderListing([CheckpointFolder(root.name, root, step_of_folder(root))], notes, same)
-    last = max(folders, key=lambda folder: (-1 if folder.step is None else folder.step, folder.name))
-    step = trainer_step(root)
-    end = CheckpointFolder(root.name, root, last.step if step is None else step, is_last=True)
-    converted = next((folder for folder in folders if folder.name == _CONVERTED), None)
-    if not is_whole(root):
+    top = CheckpointFolder(root.name, root, trainer_step(root)) if is_model else None
+    if top and not is_whole(root):
         notes.append(f"the model in {root} itself is passed over: it has no *.safetensors weights")
-    elif converted:
+        top = None
+    elif top and (converted := next((folder for folder in folders if folder.name == _CONVERTED), None)):
         notes.append(f"the adapter in {root} itself is passed over: {_CONVERTED} is the same as a plain LoRA")
         folders = [folder for folder in folders if folder is not converted]
-        folders.append(replace(end, name=converted.name, path=converted.path))
-    elif equal := next((one for one in folders if one.step == last.step and _has_weights_of(one, root)), None):
-        same[root.name] = f"the model in {root} itself is {equal.name}: their weights are the same"
-        notes.append(same[root.name])
-    else:
-        folders.append(end)
-    return FolderListing(folders, notes, same)
+        top = replace(top, name=converted.name, path=converted.path)
+    own = next((folder for folder in folders if base and folder.path.resolve() == base.resolve()), None)
+    order = in_training_order(folders, top, own)
+    return FolderListing(order.models, [*notes, *order.notes], {**same, **order.same})
 
 
 def holds_model(folder: Path) -> bool:
@@ -130,11 +147,6 @@ def is_whole(folder: Path) -> bool:
     if (folder / ADAPTER_CONFIG).is_file():
         return (folder / ADAPTER_WEIGHTS).is_file()
     return ((folder / CONFIG).is_file() and bool(model_weights(folder))) or bool(gguf_files(folder))
-
-
-def says_final(name: str) -> bool:
-    """Whether a folder's name says that its model was saved after the last step."""
-    return _FINAL.fullmatch(name) is not None
 
 
 def pickled_weights(folder: Path) -> list[str]:
@@ -155,13 +167,6 @@ def model_weights(folder: Path) -> list[Path]:
         if file.is_file() and not (has_adapter and file.name == ADAPTER_WEIGHTS)
     )
     return found or gguf_files(folder)
-
-
-def same_files(files: Sequence[Path], others: Sequence[Path]) -> bool:
-    """Whether files have the same names and bytes, of which of large files a part is compared."""
-    return [file.name for file in files] == [file.name for file in others] and all(
-        _same_bytes(one, two, _state(one), _state(two)) for one, two in zip(files, others, strict=True)
-    )
 
 
 def _holder(folder: Path) -> Path:
@@ -254,42 +259,6 @@ def _without_other_forms(root: Path, folders: Sequence[CheckpointFolder]) -> tup
     return [one for one in folders if one not in (*merged, *unconverted)], notes
 
 
-def _without_copies(
-    folders: Sequence[CheckpointFolder], base: Path | None
-) -> tuple[list[CheckpointFolder], dict[str, str]]:
-    """Return the folders without copies of a step under a name without one, and what is said of these, by name.
-
-    Another one whose name says that it is the last has the last step: `final`.
-    """
-    steps = [folder for folder in folders if folder.step is not None]
-    last = max((folder.step for folder in folders if folder.step is not None), default=None)
-    kept, copies = list(steps), dict[str, str]()
-    for one in (folder for folder in folders if folder.step is None):
-        may_be_copy = is_whole(one.path) and (base is None or one.path.resolve() != base.resolve())
-        copied = next((step for step in steps if _is_copy(one, step)), None) if may_be_copy else None
-        if copied:
-            copies[one.name] = f"{one.path} is {copied.name}: their files are the same"
-        elif last is not None and says_final(one.name):
-            kept.append(replace(one, step=last, is_last=True))
-        else:
-            kept.append(one)
-    return kept, copies
-
-
-def _is_copy(folder: CheckpointFolder, other: CheckpointFolder) -> bool:
-    """Whether all that a folder's model is loaded from lies in another one too: weights, configuration and tokenizer."""
-    if not _has_weights_of(other, folder.path):
-        return False
-    configurations = [file for name in (CONFIG, ADAPTER_CONFIG) if (file := folder.path / name).is_file()]
-    described = [*configurations, *tokenizer_files(folder.path)]
-    others = [other.path / file.relative_to(folder.path) for file in described]
-    return all(file.is_file() for file in others) and same_files(described, others)
-
-
-def _has_weights_of(folder: CheckpointFolder, other: Path) -> bool:
-    return same_files(_weights(other), _weights(folder.path))
-
-
 def _mixed_counts(folders: Sequence[CheckpointFolder]) -> list[str]:
     epochs = [folder.name for folder in folders if counts_epochs(folder.path)]
     steps = [folder.name for folder in folders if folder.step is not None and folder.name not in epochs]
@@ -305,43 +274,3 @@ def _weights(folder: Path) -> list[Path]:
     if (folder / ADAPTER_CONFIG).is_file():
         return [file for file in [folder / ADAPTER_WEIGHTS] if file.is_file()]
     return model_weights(folder)
-
-
-def _state(file: Path) -> tuple[int, int]:
-    state = file.stat()
-    return state.st_size, state.st_mtime_ns
-
-
-@lru_cache(maxsize=1 << 14)
-def _same_bytes(file: Path, other: Path, state: tuple[int, int], other_state: tuple[int, int]) -> bool:
-    """Whether two files are the same, whole up to 64 MiB, else in as many bytes evenly spread and where each tensor begins.
-
-    Training moves all weights of a tensor, but not all tensors: layer norms alone, or one layer.
-    """
-    size = state[0]
-    if size != other_state[0]:
-        return False
-    parts = [(start, _BLOCK) for start in range(0, size, max(_BLOCK, -(-size // _BLOCKS)))]
-    if size > _BLOCK * _BLOCKS:
-        parts += [(start, _TENSOR_START) for start in _tensor_starts(file, size)]
-    with file.open("rb") as one, other.open("rb") as two:
-        for start, length in parts:
-            one.seek(start)
-            two.seek(start)
-            if one.read(length) != two.read(length):
-                return False
-    return True
-
-
-def _tensor_starts(file: Path, size: int) -> list[int]:
-    """Return where the tensors of a safetensors file begin; nothing of a file whose header cannot be read."""
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        try:
-            header = json.loads(stream.read(length)) if length <= _LARGEST_HEADER else {}
-            starts = [
-                8 + length + tensor["data_offsets"][0] for name, tensor in header.items() if name != "__metadata__"
-            ]
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-            return []
-    return [start for start in starts if isinstance(start, int) and 0 <= start < size]

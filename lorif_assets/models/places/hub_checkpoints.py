@@ -1,41 +1,59 @@
 """Checkpoints on the hub: a repository's model, or those in its folders, downloaded when first needed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 from lorif_assets.errors import CheckpointError, HubError
 from lorif_assets.hub.names import PREFIX, HubName, is_hub_name
 from lorif_assets.hub.snapshots import Snapshot, snapshot_of
 from lorif_assets.lake.partition_names import partition_name
 from lorif_assets.models.checkpoints import NAME_PUNCTUATION, Found
-from lorif_assets.models.files.checkpoint_files import CheckpointFiles
+from lorif_assets.models.files.chat_template_files import NAMED_TEMPLATES
 from lorif_assets.models.files.checkpoint_folders import ADAPTER_CONFIG, CONFIG
 from lorif_assets.models.files.hub import fetch_description, fetch_folder, names_in, safetensors_in, weight_names
-from lorif_assets.models.files.steps import is_marked, step_of_folder
+from lorif_assets.models.files.steps import TRAINER_STATE, is_marked, step_in_name, trainer_step
 from lorif_assets.models.files.tokenizer_files import VOCABULARY_FILES
-from lorif_assets.models.places.store_checkpoints import ObjectStoreCheckpoints, in_training_order
+from lorif_assets.models.files.training_order import TrainingOrder, in_training_order
+from lorif_assets.models.places.listed_checkpoints import ListedCheckpoint
+from lorif_assets.models.places.store_checkpoints import ObjectStoreCheckpoints
 
 _NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class HubCheckpoint(CheckpointFiles):
-    """A model in a folder of a repository at one commit; `path` is where its files are once `check` has fetched them."""
+class HubCheckpoint(ListedCheckpoint):
+    """A model in a folder of a repository at one commit."""
 
     snapshot: Snapshot
     folder: str
     """In the repository; empty: the repository itself."""
 
     @property
-    def tokenizer_remark(self) -> str:
-        """What the tokenizer's hash says beside its files, whether or not they were on this machine before."""
-        # Where they cannot be had, they are not known; what cannot be had is said by whoever loads it.
-        with suppress(CheckpointError):
-            self.check_description()
-        return super().tokenizer_remark
+    def listed_names(self) -> Collection[str]:
+        """The names of the files."""
+        with _as_checkpoint_errors():
+            templates = names_in(self.snapshot, (PurePosixPath(self.folder) / NAMED_TEMPLATES).as_posix())
+            return [*names_in(self.snapshot, self.folder), *(f"{NAMED_TEMPLATES}/{name}" for name in templates)]
+
+    @property
+    def address(self) -> str:
+        """The place in the repository, with the commit."""
+        return self.snapshot.uri(self.folder)
+
+    @property
+    def written(self) -> float | None:
+        """Unknown: all files of a commit have its time."""
+        return None
+
+    def has_same(self, other: Self, name: str) -> bool:
+        """Whether a file that both have is the same in another checkpoint, by the hub's own hashes."""
+        paths = [(PurePosixPath(found.folder) / name).as_posix() for found in (self, other)]
+        with _as_checkpoint_errors():
+            return self.snapshot.has_same(*paths)
 
     @property
     def weight_files(self) -> list[Path]:
@@ -130,7 +148,8 @@ class HubCheckpoints(ObjectStoreCheckpoints):
             with _as_checkpoint_errors():
                 snapshot = snapshot_of(_model_name(text))
                 notes = [snapshot.notice] if snapshot.notice else []
-                return Found(_in_repository(snapshot, self.base_model), notes)
+                order = _in_repository(snapshot, self.base_model)
+                return Found(order.models, [*notes, *order.notes], order.same)
         except CheckpointError as error:
             if self.plain_name:
                 raise CheckpointError(f"there is no folder {self.path}, and on the hub: {error}") from error
@@ -150,7 +169,7 @@ def _model_name(text: str) -> HubName:
     return name
 
 
-def _in_repository(snapshot: Snapshot, base_model: str | None) -> Sequence[CheckpointFiles]:
+def _in_repository(snapshot: Snapshot, base_model: str | None) -> TrainingOrder[HubCheckpoint]:
     place = PurePosixPath(snapshot.name.path)
     is_model = bool({CONFIG, ADAPTER_CONFIG} & {*names_in(snapshot, snapshot.name.path)})
     folders = sorted(
@@ -167,32 +186,52 @@ def _in_repository(snapshot: Snapshot, base_model: str | None) -> Sequence[Check
             f"{snapshot.uri(snapshot.name.path)} holds no model, and neither do the folders in it: expected config.json and "
             f"*.safetensors; the repository has {', '.join(found[:_NAMES_SHOWN]) or 'no file'}{more}"
         )
-    steps = [
-        _checkpoint(snapshot, folder.as_posix(), base_model)
-        for folder in folders
-        if not is_model or is_marked(folder.name)
-    ]
-    return in_training_order(steps, _checkpoint(snapshot, snapshot.name.path, base_model) if is_model else None)
+    chosen = [folder for folder in folders if not is_model or is_marked(folder.name)]
+    names = [folder.name for folder in chosen]
+    steps = [_checkpoint(snapshot, folder.as_posix(), base_model, names) for folder in chosen]
+    top = _checkpoint(snapshot, snapshot.name.path, base_model, names) if is_model else None
+    return in_training_order(steps, top) if steps or top is None else TrainingOrder([top])
 
 
 def _is_of_model(file: str) -> bool:
     return file in {CONFIG, ADAPTER_CONFIG} or file.endswith(".safetensors")
 
 
-def _checkpoint(snapshot: Snapshot, folder: str, base_model: str | None) -> HubCheckpoint:
+def _checkpoint(snapshot: Snapshot, folder: str, base_model: str | None, steps: Collection[str]) -> HubCheckpoint:
     name = snapshot.name
+    is_top = folder == name.path
     if folder:
-        partition = folder.rpartition("/")[2]
-        step = step_of_folder(Path(partition))
+        partition = step_name = folder.rpartition("/")[2]
     else:
         partition = name.repository.partition("/")[2] + (f"@{name.followed}" if name.revision else "")
         # A commit's digits are no step.
-        step = None if name.is_pinned else step_of_folder(Path(name.revision or ""))
-    partition = partition_name(partition.replace("/", "-"), NAME_PUNCTUATION)
+        step_name = "" if name.is_pinned else name.revision or ""
+    # Beside steps, it is the model that was saved at the end.
+    step = None if is_top and steps else step_in_name(step_name, steps)
+    step_is_named = step is not None
+    if not is_marked(step_name) and (state := _trainer_step(snapshot, folder)) is not None:
+        step = state
     if ADAPTER_CONFIG in names_in(snapshot, folder):
         # It says which base model it is on.
         fetch_description(snapshot, folder)
-    return HubCheckpoint(partition, snapshot.folder / folder, step, base_model, snapshot=snapshot, folder=folder)
+    return HubCheckpoint(
+        partition_name(partition.replace("/", "-"), NAME_PUNCTUATION),
+        snapshot.folder / folder,
+        step,
+        base_model,
+        snapshot=snapshot,
+        folder=folder,
+        step_is_named=step_is_named,
+    )
+
+
+def _trainer_step(snapshot: Snapshot, folder: str) -> int | None:
+    """Return the step that a trainer's state beside a model says; None where there is none, or it cannot be had now."""
+    if TRAINER_STATE not in names_in(snapshot, folder):
+        return None
+    with suppress(HubError):
+        snapshot.fetch([(PurePosixPath(folder) / TRAINER_STATE).as_posix()])
+    return trainer_step(snapshot.folder / folder)
 
 
 @contextmanager

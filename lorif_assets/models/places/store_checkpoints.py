@@ -1,46 +1,63 @@
 """Checkpoints in an object store: folders below a URL, each copied to this machine when it is first needed."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
+from typing import Self
 
 from lorif_assets.errors import CheckpointError, StoreError
 from lorif_assets.lake.partition_names import partition_name
 from lorif_assets.models.checkpoints import NAME_PUNCTUATION, Checkpoints, Found
 from lorif_assets.models.files.chat_template_files import NAMED_TEMPLATES
-from lorif_assets.models.files.checkpoint_files import CheckpointFiles
-from lorif_assets.models.files.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, says_final
-from lorif_assets.models.files.steps import is_marked, step_of_folder
+from lorif_assets.models.files.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG
+from lorif_assets.models.files.same_files import same_content
+from lorif_assets.models.files.steps import TRAINER_STATE, is_marked, step_in_name, step_of_folder, trainer_step
 from lorif_assets.models.files.tokenizer_files import VOCABULARY_FILES
-from lorif_assets.stores.object_store import ObjectStore, StoredFile, is_store_url
+from lorif_assets.models.files.training_order import in_training_order
+from lorif_assets.models.places.listed_checkpoints import SAFETENSORS, ListedCheckpoint
+from lorif_assets.stores.object_store import ObjectStore, StoredFile, copies_folder, is_store_url
 
-_WEIGHTS = ".safetensors"
 # Pickles, logs and a trainer's state are not copied.
 _DESCRIPTION = (".json", ".jinja", ".txt", ".model", ".py")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectStoreCheckpoint(CheckpointFiles):
-    """A checkpoint in a folder of an object store; `path` is where its files are once `check` has copied them."""
+class ObjectStoreCheckpoint(ListedCheckpoint):
+    """A checkpoint in a folder of an object store."""
 
     store: ObjectStore
     files: tuple[StoredFile, ...]
     """As the store lists them, without the folder's name."""
 
     @property
-    def tokenizer_remark(self) -> str:
-        """What the tokenizer's hash says beside its files, whether or not they were on this machine before."""
-        # Where they cannot be had, they are not known; what cannot be had is said by whoever loads it.
-        with suppress(CheckpointError):
-            self.check_description()
-        return super().tokenizer_remark
+    def listed_names(self) -> Collection[str]:
+        """The names of the files."""
+        return [file.name for file in self.files]
+
+    @property
+    def address(self) -> str:
+        """The folder's URL."""
+        return self.store.url
+
+    @property
+    def written(self) -> float | None:
+        """When the newest of its weights was written, in seconds; None where it has none."""
+        weights = {*self.listed_weights}
+        return max((file.modified / 1e9 for file in self.files if file.name in weights), default=None)
+
+    def has_same(self, other: Self, name: str) -> bool:
+        """Whether a file that both have is the same in another checkpoint; of those in the store, parts are read."""
+        one, two = (next(file for file in found.files if file.name == name) for found in (self, other))
+        with _as_checkpoint_errors():
+            return _same_objects(self.store, one, other.store, two)
 
     @property
     def weight_files(self) -> list[Path]:
         """The safetensors files that the model is loaded from, sorted by name."""
-        names = [file.name for file in self.files if file.name.endswith(_WEIGHTS)]
+        names = [file.name for file in self.files if file.name.endswith(SAFETENSORS)]
         return [self.path / name for name in names if name != ADAPTER_WEIGHTS]
 
     def fault(self) -> str | None:
@@ -48,8 +65,8 @@ class ObjectStoreCheckpoint(CheckpointFiles):
         names = {file.name for file in self.files}
         if not names & {CONFIG, ADAPTER_CONFIG}:
             return f"{self.store.url} has no config.json: expected a model saved by `save_pretrained`"
-        if not any(name.endswith(_WEIGHTS) for name in names):
-            return f"{self.store.url} has no *{_WEIGHTS} weights: they are still being written, or are pickles"
+        if not any(name.endswith(SAFETENSORS) for name in names):
+            return f"{self.store.url} has no *{SAFETENSORS} weights: they are still being written, or are pickles"
         if ADAPTER_CONFIG not in names and not names & {*VOCABULARY_FILES}:
             return f"{self.store.url} has no tokenizer (tokenizer.json or the like); save it beside the weights"
         try:
@@ -77,7 +94,7 @@ class ObjectStoreCheckpoint(CheckpointFiles):
             CheckpointError: a copy fails, or the files are not a safe checkpoint.
         """
         with _as_checkpoint_errors():
-            self.store.copies(file for file in self.files if file.name.endswith((*_DESCRIPTION, _WEIGHTS)))
+            self.store.copies(file for file in self.files if file.name.endswith((*_DESCRIPTION, SAFETENSORS)))
         super().check()
 
     def check_description(self) -> None:
@@ -114,47 +131,53 @@ class ObjectStoreCheckpoints(Checkpoints):
         models = {name: files for name, files in models.items() if not name.startswith((".", "_", "tmp"))}
         if not models:
             raise CheckpointError(
-                f"{self.path} holds no model, and neither do the folders in it: expected config.json and *{_WEIGHTS}; correct "
-                "`checkpoints.path`"
+                f"{self.path} holds no model, and neither do the folders in it: expected config.json and *{SAFETENSORS}; "
+                "correct `checkpoints.path`"
             )
         chosen = [name for name in models if name and ("" not in models or is_marked(name))]
-        steps = [_checkpoint(store, name, models[name], self.base_model) for name in chosen]
-        top = _checkpoint(store, "", models[""], self.base_model) if "" in models else None
-        return Found(in_training_order(steps, top), ())
-
-
-def in_training_order(steps: Sequence[CheckpointFiles], top: CheckpointFiles | None) -> Sequence[CheckpointFiles]:
-    """Return checkpoints of one place, those that were saved at the end after the last step.
-
-    Args:
-        steps: those in its folders, of which a name may say that it is the last.
-        top: the model beside the folders, if there is one.
-    """
-    if not steps:
-        return [top] if top else []
-    last = max((one.step for one in steps if one.step is not None), default=None)
-    found = [
-        replace(one, step=last, place="end") if one.step is None and says_final(one.name) else one for one in steps
-    ]
-    return [*found, replace(top, step=last, place="end")] if top else found
+        steps = [_checkpoint(store, name, models[name], self.base_model, chosen) for name in chosen]
+        top = _checkpoint(store, "", models[""], self.base_model, chosen) if "" in models else None
+        if top and not steps:
+            return Found([top], ())
+        order = in_training_order(steps, top)
+        return Found(order.models, order.notes, order.same)
 
 
 def _checkpoint(
-    store: ObjectStore, folder: str, files: Sequence[StoredFile], base_model: str | None
+    store: ObjectStore, folder: str, files: Sequence[StoredFile], base_model: str | None, steps: Collection[str]
 ) -> ObjectStoreCheckpoint:
     own = ObjectStore(f"{store.url}/{folder}" if folder else store.url, store.options)
     path = own.folder
+    # An adapter says which base model it is on, and a trainer's state the step that a name does not say.
+    read = {ADAPTER_CONFIG} if is_marked(folder) else {ADAPTER_CONFIG, TRAINER_STATE}
     with _as_checkpoint_errors():
-        # An adapter says which base model it is on.
-        own.copies(file for file in files if file.name == ADAPTER_CONFIG)
+        own.copies(file for file in files if file.name in read)
     return ObjectStoreCheckpoint(
         partition_name(path.name, NAME_PUNCTUATION),
         path,
-        step_of_folder(path),
+        step_of_folder(path, steps) if folder or not steps else trainer_step(path),
         base_model,
         store=own,
         files=tuple(files),
+        step_is_named=step_in_name(folder, steps) is not None,
     )
+
+
+@lru_cache(maxsize=1 << 12)
+def _same_objects(store: ObjectStore, file: StoredFile, other_store: ObjectStore, other: StoredFile) -> bool:
+    if file.size != other.size:
+        return False
+    identity = (store.url, file, other_store.url, other)
+    # Objects that differ do so in the first parts; of those that are the same, all parts are read, once on this machine.
+    known = copies_folder() / "same" / blake2b(repr(identity).encode(), digest_size=16).hexdigest()
+    if known.exists():
+        return True
+    with store.opened(file) as one, other_store.opened(other) as two:
+        same = same_content(one, two, file.size)
+    if same:
+        known.parent.mkdir(parents=True, exist_ok=True)
+        known.touch()
+    return same
 
 
 def _by_folder(files: Sequence[StoredFile]) -> dict[str, list[StoredFile]]:

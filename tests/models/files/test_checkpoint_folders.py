@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from lorif_assets.errors import CheckpointError
 from lorif_assets.models.checkpoints import Checkpoints, Found
-from lorif_assets.models.files import checkpoint_folders
+from lorif_assets.models.files import same_files
 from tests.conftest import CHECKPOINTS, TinyProject
 
 
@@ -43,6 +43,11 @@ def save_at_the_end(run: Path, of: str, *, step: int | None = None) -> None:
         (run / "trainer_state.json").write_text(json.dumps({"global_step": step}))
 
 
+def written(run: Path, hours: Mapping[str, int]) -> None:
+    for name, hour in hours.items():
+        os.utime(run / name / "model.safetensors", (1_700_000_000 + 3600 * hour,) * 2)
+
+
 def look(run: Path) -> Found:
     return Checkpoints(path=str(run)).look()
 
@@ -70,17 +75,28 @@ def test_a_model_saved_at_the_end_with_other_weights_is_the_last_checkpoint(run:
 
 @pytest.mark.parametrize("name", ["run", "a-run"])
 def test_it_comes_last_though_it_has_the_step_of_the_last_checkpoint(run: Path, name: str) -> None:
-    save_at_the_end(run, "checkpoint-20", step=60)
+    save_at_the_end(run, "checkpoint-60", step=60)
+    change_weights(run, 75.0)
     assert names(look(run.rename(run.parent / name))) == [*STEPS, (name, 60)]
 
 
 def test_without_a_state_of_its_own_it_has_the_step_of_the_last_checkpoint(run: Path) -> None:
     save_at_the_end(run, "checkpoint-20")
+    change_weights(run, 75.0)
     assert names(look(run)) == [*STEPS, ("run", 60)]
+
+
+@pytest.mark.parametrize("step", [None, 60])
+def test_a_model_saved_at_the_end_that_is_the_best_step_is_no_further_checkpoint(run: Path, step: int | None) -> None:
+    save_at_the_end(run, "checkpoint-20", step=step)
+    found = look(run)
+    assert names(found) == STEPS
+    assert found.notes == [f"the model in {run} itself is checkpoint-20: their weights are the same"]
 
 
 def test_every_checkpoint_of_a_trainers_directory_can_be_loaded(run: Path) -> None:
     save_at_the_end(run, "checkpoint-20", step=60)
+    change_weights(run, 75.0)
     checkpoints = Checkpoints(path=str(run))
     assert [checkpoints.get(name).path.name for name, _ in names(look(run))] == [*(name for name, _ in STEPS), "run"]
 
@@ -88,8 +104,8 @@ def test_every_checkpoint_of_a_trainers_directory_can_be_loaded(run: Path) -> No
 def test_a_file_larger_than_what_is_compared_of_it_is_compared_all_over(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lorif_assets.models.files.checkpoint_folders._BLOCK", 64)
-    monkeypatch.setattr("lorif_assets.models.files.checkpoint_folders._BLOCKS", 8)
+    monkeypatch.setattr("lorif_assets.models.files.same_files._BLOCK", 64)
+    monkeypatch.setattr("lorif_assets.models.files.same_files._BLOCKS", 8)
     save_at_the_end(run, "checkpoint-60")
     assert names(look(run)) == STEPS
     file = run / "model.safetensors"
@@ -352,6 +368,15 @@ def test_the_weights_of_an_adapter_on_another_base_model_are_a_checkpoint(run: P
     assert found.notes == [f"{run / 'best'} is checkpoint-80: their files are the same"]
 
 
+def test_a_copy_with_the_state_of_its_trainer_is_no_further_checkpoint(run: Path) -> None:
+    for step in (20, 40, 60):
+        (run / f"checkpoint-{step}/trainer_state.json").write_text(json.dumps({"global_step": step}))
+    shutil.copytree(run / "checkpoint-40", run / "best")
+    found = look(run)
+    assert names(found) == STEPS
+    assert found.notes == [f"{run / 'best'} is checkpoint-40: their files are the same"]
+
+
 def test_the_base_model_of_the_settings_keeps_its_name_where_a_step_is_a_copy_of_it(run: Path) -> None:
     shutil.copytree(run / "checkpoint-20", run / "start")
     found = Checkpoints(path=str(run), base_model=str(run / "start")).look()
@@ -363,8 +388,8 @@ def test_large_models_that_differ_in_one_small_tensor_are_told_apart(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As if a file of more than a kilobyte were large.
-    monkeypatch.setattr(checkpoint_folders, "_BLOCK", 64)
-    monkeypatch.setattr(checkpoint_folders, "_BLOCKS", 16)
+    monkeypatch.setattr(same_files, "_BLOCK", 64)
+    monkeypatch.setattr(same_files, "_BLOCKS", 16)
     for name, norm in (("checkpoint-80", 1.0), ("norms", 2.0), ("best", 1.0)):
         shutil.copytree(run / "checkpoint-60", run / name)
         tensors = {"a.weight": torch.zeros(1 << 12), "b.norm": torch.full((4,), norm), "c.weight": torch.zeros(1 << 12)}
@@ -390,6 +415,39 @@ def test_a_model_whose_name_says_that_it_is_the_last_comes_last(run: Path, name:
     for step in (20, 40, 60):
         shutil.rmtree(run / f"checkpoint-{step}")
     assert names(look(run)) == [(name, None)]
+
+
+@pytest.mark.parametrize("name", ["final", "."])
+def test_a_model_saved_at_the_end_comes_before_steps_that_were_written_long_after_it(run: Path, name: str) -> None:
+    shutil.copytree(run / "checkpoint-60", run / name, dirs_exist_ok=True)
+    change_weights(run / name, 75.0)
+    at_the_end = (run / name).name
+    written(run, {"checkpoint-20": 0, "checkpoint-40": 1, name: 1, "checkpoint-60": 2})
+    found = look(run)
+    assert names(found) == [*STEPS[:2], (at_the_end, 40), STEPS[2]]
+    assert found.notes == [
+        f"{run / name} is taken for one after step 40: checkpoint-60 was written later, as if training had gone on. If the "
+        "times of the files mislead, give it the name of a step"
+    ]
+    written(run, {name: -1})
+    assert names(look(run)) == [(at_the_end, None), *STEPS]
+    written(run, {name: 2})
+    assert names(look(run)) == [*STEPS, (at_the_end, 60)]
+
+
+def test_times_that_do_not_follow_the_steps_say_nothing_of_a_model_saved_at_the_end(run: Path) -> None:
+    shutil.copytree(run / "checkpoint-60", run / "final")
+    change_weights(run / "final", 75.0)
+    written(run, {"checkpoint-40": 0, "final": 1, "checkpoint-20": 2, "checkpoint-60": 3})
+    found = look(run)
+    assert names(found) == [*STEPS, ("final", 60)]
+    assert not found.notes
+
+
+def test_the_number_in_a_models_name_is_no_step(run: Path) -> None:
+    shutil.copytree(run / "checkpoint-60", run / "llama-3-final")
+    change_weights(run / "llama-3-final", 75.0)
+    assert names(look(run)) == [*STEPS, ("llama-3-final", 60)]
 
 
 def test_a_model_saved_at_the_end_is_the_last_step_beside_a_model_called_final_too(run: Path) -> None:

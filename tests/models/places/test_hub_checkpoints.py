@@ -1,7 +1,7 @@
 """Checkpoints on the hub: how they are named, what makes them new, what is downloaded when, and what is refused."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,14 @@ def checkpoints(path: str, base: Path = Path("/nowhere")) -> Checkpoints:
 
 def names_and_steps(path: str) -> list[tuple[str, int | None]]:
     return [(checkpoint.name, checkpoint.step) for checkpoint in checkpoints(path).find()]
+
+
+def run_of(saved_model: Mapping[str, bytes], folders: Sequence[str]) -> dict[str, bytes]:
+    """Files of models in folders, each with weights of its own."""
+    files = {f"{folder}{name}": content for folder in folders for name, content in saved_model.items()}
+    return files | {
+        f"{folder}model.safetensors": saved_model["model.safetensors"] + bytes([k]) for k, folder in enumerate(folders)
+    }
 
 
 def test_a_repository_is_a_checkpoint_named_after_it_and_its_revision(
@@ -52,9 +60,7 @@ def test_a_model_above_the_steps_of_its_training_is_the_last_of_them(
     hub: HubStandIn, saved_model: Mapping[str, bytes]
 ) -> None:
     folders = ("", "checkpoint-20/", "checkpoint-3/", "onnx/")
-    hub.model("org/run").commit(
-        {f"{folder}{name}": content for folder in folders for name, content in saved_model.items()}
-    )
+    hub.model("org/run").commit(run_of(saved_model, folders))
     assert names_and_steps("org/run") == [("checkpoint-3", 3), ("checkpoint-20", 20), ("run", 20)]
     assert all(found.is_complete() for found in checkpoints("org/run").find())
 
@@ -62,11 +68,56 @@ def test_a_model_above_the_steps_of_its_training_is_the_last_of_them(
 def test_a_folder_whose_name_says_that_it_is_the_last_comes_last(
     hub: HubStandIn, saved_model: Mapping[str, bytes]
 ) -> None:
-    folders = ("checkpoint-20", "checkpoint-3", "final")
-    hub.model("org/run").commit(
-        {f"{folder}/{name}": content for folder in folders for name, content in saved_model.items()}
-    )
-    assert names_and_steps("org/run") == [("checkpoint-3", 3), ("checkpoint-20", 20), ("final", 20)]
+    hub.model("org/run").commit(run_of(saved_model, ("checkpoint-20/", "checkpoint-3/", "llama-3-final/")))
+    assert names_and_steps("org/run") == [("checkpoint-3", 3), ("checkpoint-20", 20), ("llama-3-final", 20)]
+
+
+@pytest.mark.parametrize("equal", ["checkpoint-20/", "checkpoint-3/"])
+def test_a_model_above_the_steps_that_is_one_of_them_is_no_further_checkpoint(
+    hub: HubStandIn, saved_model: Mapping[str, bytes], equal: str
+) -> None:
+    files = run_of(saved_model, ("", "checkpoint-20/", "checkpoint-3/"))
+    commit = hub.model("org/run").commit({**files, "model.safetensors": files[f"{equal}model.safetensors"]})
+    found = checkpoints(f"hf://org/run@{commit}").look()
+    assert [one.name for one in found.checkpoints] == ["checkpoint-3", "checkpoint-20"]
+    said = f"the model in hf://org/run@{commit} itself is {equal[:-1]}: their weights are the same"
+    assert found.notes == [said]
+    assert found.same == {f"run@{commit[:12]}": said}
+    assert hub.downloads() == [".gitattributes"], "the hub's own hashes say so"
+
+
+def test_copies_of_a_step_in_other_folders_are_no_further_checkpoints(
+    hub: HubStandIn, saved_model: Mapping[str, bytes]
+) -> None:
+    files = run_of(saved_model, ("checkpoint-20/", "checkpoint-3/", "best/", "final/", "other/"))
+    for name in ("best", "other"):
+        files[f"{name}/model.safetensors"] = files["checkpoint-3/model.safetensors"]
+    files["final/model.safetensors"] = files["checkpoint-20/model.safetensors"]
+    files["other/tokenizer.json"] += b"\n"
+    commit = hub.model("org/run").commit(files)
+    found = checkpoints(f"hf://org/run@{commit}").look()
+    assert [(one.name, one.step) for one in found.checkpoints] == [
+        ("other", None),
+        ("checkpoint-3", 3),
+        ("checkpoint-20", 20),
+    ]
+    assert found.notes == [
+        f"hf://org/run@{commit}/best is checkpoint-3: their files are the same",
+        f"hf://org/run@{commit}/final is checkpoint-20: their files are the same",
+    ]
+    assert hub.downloads() == [".gitattributes"]
+
+
+def test_a_trainers_state_says_the_step_that_a_name_does_not_say(
+    hub: HubStandIn, saved_model: Mapping[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = run_of(saved_model, ("best/", "checkpoint-20/"))
+    hub.model("org/run").commit({**files, "best/trainer_state.json": b'{"global_step": 12}'})
+    monkeypatch.chdir(tmp_path)
+    # A folder of the same name where the program runs has nothing to do with it.
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best/trainer_state.json").write_text('{"global_step": 30}')
+    assert names_and_steps("org/run") == [("best", 12), ("checkpoint-20", 20)]
 
 
 def test_a_folder_comes_before_a_repository_of_its_name(
