@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorif_assets.config.compute import ComputeSettings
+from lorif_assets.config.hub_names import is_plain_name
 from lorif_assets.config.secrets import revealed_options, separated_login
 from lorif_assets.config.settings import Settings, load_settings
 from lorif_assets.errors import SettingsError
-from lorif_assets.hub.names import is_plain_name
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import Devices

@@ -60,7 +60,7 @@ class CheckpointSettings(_Section):
     base_model: Place | None = Field(
         None,
         description="The folder of the model that adapters, or whole models, were trained from, or its name on the hub, "
-        "org/name; default: what each adapter names.",
+        "org/name or org/name@revision; default: what each adapter names.",
     )
     include_base: bool = Field(
         True, description="Offer the base model as a checkpoint of its own, step 0 of what was trained from it."

@@ -5,7 +5,6 @@ Every field can be overridden by an environment variable: `LORIF_RECIPE__R=128` 
 
 import logging
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -24,7 +23,7 @@ from lorif_assets.config.compute import ComputeSettings
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.exact_scores import ExactScoreSettings
 from lorif_assets.config.groups import GroupSettings
-from lorif_assets.config.hub_names import MODELS_WITHOUT_OWNER
+from lorif_assets.config.hub_names import is_plain_name
 from lorif_assets.config.influcoder import InflucoderSettings
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.secrets import (
@@ -63,7 +62,6 @@ _PREFIX = "LORIF_"
 _LOG = logging.getLogger(__name__)
 _WITHOUT_INPUT = {"missing", "extra_forbidden", "value_error"}
 _MAY_HOLD_SECRETS = {"storage_options", "uri", "registry_uri"}
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _MLFLOW_UI = "http://127.0.0.1:5000"
 
 
@@ -187,8 +185,7 @@ class Settings(BaseSettings):
         if named is None:
             return None
         folder = self.resolve(named)
-        is_name = _HUB_NAME.fullmatch(named) or named in MODELS_WITHOUT_OWNER
-        return named if is_name and not Path(folder).is_dir() else folder
+        return named if is_plain_name(named) and not Path(folder).is_dir() else folder
 
     def resolve(self, path: str) -> str:
         """Return a path of the settings as an absolute one; URLs stay as they are."""

@@ -4,12 +4,13 @@ import re
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from lorif_assets.config.hub_names import MODELS_WITHOUT_OWNER
 from lorif_assets.errors import HubError
 
 PREFIX = "hf://"
 _DATASETS = "datasets/"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_PLAIN = re.compile(r"(?!\.)[\w.-]+/[\w.-]+(@\S+)?")
+_WITHOUT_OWNER = re.compile(rf"(?:{'|'.join(sorted(MODELS_WITHOUT_OWNER))})(?=@|$)")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # The only revisions of the hub's own with a slash; in others it is written %2F.
 _REVISION = re.compile(r"@(?P<revision>refs/(?:pr|convert)/[^/@]+|[^/@]+)(?P<rest>/.*)?")
@@ -40,7 +41,7 @@ class HubName:
         place = text.removeprefix(PREFIX).removeprefix("models/").strip("/")
         kind: Literal["model", "dataset"] = "dataset" if place.startswith(_DATASETS) else "model"
         place = place.removeprefix(_DATASETS)
-        found = _REPOSITORY.match(place)
+        found = _REPOSITORY.match(place) or (_WITHOUT_OWNER.match(place) if kind == "model" else None)
         rest = place[found.end() :] if found else ""
         revised = _REVISION.fullmatch(rest)
         if not found or place.startswith(("spaces/", "buckets/")) or not (not rest or rest.startswith("/") or revised):
@@ -84,8 +85,3 @@ class HubName:
 def is_hub_name(text: str) -> bool:
     """Whether a text is written as the name of a repository on the hub (hf://...)."""
     return text.startswith(PREFIX)
-
-
-def is_plain_name(text: str) -> bool:
-    """Whether a text can be `org/name` or `org/name@revision`: a repository of a model where no such folder is."""
-    return _PLAIN.fullmatch(text) is not None

@@ -225,6 +225,8 @@ def test_a_base_model_is_a_folder_beside_the_file_or_else_a_name_in_a_hub(toml: 
     assert base_model("llama") == str(toml.parent / "llama")
     assert base_model("models/llama") == "models/llama"
     assert base_model("gpt2") == "gpt2"
+    assert base_model("models/llama@step3000") == "models/llama@step3000"
+    assert base_model("hf://models/llama@step3000") == "hf://models/llama@step3000"
     (toml.parent / "models/llama").mkdir(parents=True)
     assert base_model("models/llama") == str(toml.parent / "models/llama")
     assert Settings().base_model is None

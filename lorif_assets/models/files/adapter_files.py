@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorif_assets.config.hub_names import MODELS_WITHOUT_OWNER
+from lorif_assets.config.hub_names import is_plain_name
 from lorif_assets.config.secrets import masked_address
 from lorif_assets.errors import CheckpointError, HubError
-from lorif_assets.hub.names import PREFIX, is_hub_name, is_plain_name
+from lorif_assets.hub.names import is_hub_name
 from lorif_assets.models.files.checkpoint_folders import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -200,9 +200,9 @@ def base_folder(name: str, adapter: Path | None, revision: str | None) -> Path:
     obstacle = ""
     if found is None:
         found = next((folder for folder in candidates if (folder / ADAPTER_CONFIG).is_file()), None)
-    if found is None and (is_hub_name(name) or is_plain_name(name) or name in MODELS_WITHOUT_OWNER):
+    if found is None and (is_hub_name(name) or is_plain_name(name)):
         try:
-            found = described_model(name.removeprefix(PREFIX), revision)
+            found = described_model(name, revision)
         except HubError as error:
             obstacle = f"; on the hub: {error}"
     if found is None:

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from lorif_assets.config.hub_names import MODELS_WITHOUT_OWNER
 from lorif_assets.errors import CheckpointError, HubError
 from lorif_assets.hub.names import PREFIX, HubName, is_hub_name
 from lorif_assets.hub.snapshots import Snapshot, snapshot_of
@@ -42,12 +42,19 @@ def fetch(name: str) -> Path:
 def described_model(name: str, revision: str | None) -> Path:
     """Return the folder in the hub's cache that holds a model's configuration and tokenizer; of its weights, those of before.
 
+    Args:
+        name: `hf://org/name@revision`, or the same without `hf://`.
+        revision: what an adapter says beside the name; the name's own comes first.
+
     Raises:
-        HubError: the name is no repository's, or it cannot be found or asked for and is not in the cache.
+        HubError: the name is no whole model's, or it cannot be found or asked for and is not in the cache.
     """
-    if name in MODELS_WITHOUT_OWNER:
-        return fetch_description(snapshot_of(HubName("model", name, revision)))
-    return fetch_description(snapshot_of(HubName.parse(f"{PREFIX}{name}" + (f"@{revision}" if revision else ""))))
+    found = HubName.parse(name if is_hub_name(name) else f"{PREFIX}{name}")
+    if found.path or found.kind != "model":
+        raise HubError(
+            f"{found} is no whole repository of a model: expected {PREFIX}org/name or {PREFIX}org/name@revision"
+        )
+    return fetch_description(snapshot_of(replace(found, revision=found.revision or revision)))
 
 
 def snapshot_at(folder: Path) -> Snapshot | None:

@@ -122,7 +122,7 @@ class HubCheckpoint(ListedCheckpoint):
 class HubCheckpoints(ObjectStoreCheckpoints):
     """Checkpoints at a path: a folder, a URL of an object store, or the name of a repository on the hub (`hf://org/name@revision/folder`).
 
-    `plain_name` is the path as `org/name`, a repository where no such folder is; empty if it has another form.
+    `plain_name` is the path as `org/name` or `gpt2`, a repository where no such folder is; empty if it has another form.
     """
 
     plain_name: str = ""
@@ -203,7 +203,7 @@ def _checkpoint(snapshot: Snapshot, folder: str, base_model: str | None, steps: 
     if folder:
         partition = step_name = folder.rpartition("/")[2]
     else:
-        partition = name.repository.partition("/")[2] + (f"@{name.followed}" if name.revision else "")
+        partition = name.repository.rpartition("/")[2] + (f"@{name.followed}" if name.revision else "")
         # A commit's digits are no step.
         step_name = "" if name.is_pinned else name.revision or ""
     # Beside steps, it is the model that was saved at the end.

@@ -71,7 +71,7 @@ def test_pickled_weights_are_refused_and_not_downloaded(hub: HubStandIn, saved_m
     [
         ("org/none", "has no model 'org/none'"),
         ("hf://datasets/org/name", "is a data set; expected a model"),
-        ("hf://gpt2", "no name of a repository"),
+        ("hf://llama", "no name of a repository"),
     ],
 )
 def test_what_is_no_model_is_said(hub: HubStandIn, name: str, message: str) -> None:

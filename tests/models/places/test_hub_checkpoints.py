@@ -44,6 +44,43 @@ def test_a_repository_is_a_checkpoint_named_after_it_and_its_revision(
     assert names_and_steps(f"hf://org/tiny-70m@{commit}") == [(f"tiny-70m@{commit[:12]}", None)]
 
 
+def test_a_model_whose_name_is_older_than_organisations_is_a_checkpoint(
+    hub: HubStandIn, saved_model: Mapping[str, bytes], tmp_path: Path
+) -> None:
+    hub.model("gpt2").commit(saved_model)
+    assert names_and_steps("hf://gpt2") == names_and_steps("gpt2") == [("gpt2", None)]
+    assert checkpoints("gpt2").get("gpt2").weight_files
+    with pytest.raises(CheckpointError, match=rf"the checkpoint directory {tmp_path}/llama does not exist"):
+        checkpoints("llama", tmp_path).find()
+
+
+@pytest.mark.parametrize("named", ["org/tiny@step3000", "hf://org/tiny@step3000"])
+def test_the_base_model_of_the_settings_has_the_revision_that_they_name(
+    hub: HubStandIn, saved_model: Mapping[str, bytes], tmp_path: Path, named: str
+) -> None:
+    hub.model("org/tiny").commit(saved_model)
+    commit = hub.model("org/tiny").commit({**saved_model, "README.md": b"step 3000"}, "step3000")
+    (tmp_path / "run/checkpoint-20").mkdir(parents=True)
+    for name, content in adapter_files("org/other").items():
+        (tmp_path / "run/checkpoint-20" / name).write_bytes(content)
+    settings = Settings(checkpoints=CheckpointSettings(path="run", base_model=named), base=tmp_path)
+    base, adapter = Project.of(settings).checkpoints.find()
+    assert (base.name, base.path.name, adapter.base.path.name) == ("base-tiny", commit, commit)
+
+
+def test_a_folder_of_a_repository_is_no_base_model(
+    hub: HubStandIn, saved_model: Mapping[str, bytes], tmp_path: Path
+) -> None:
+    hub.model("org/tiny").commit(saved_model)
+    settings = Settings(
+        checkpoints=CheckpointSettings(path="org/tiny", base_model="hf://org/tiny@main/step-2"), base=tmp_path
+    )
+    with pytest.raises(
+        CheckpointError, match=r"on the hub: hf://org/tiny@main/step-2 is no whole repository of a model"
+    ):
+        Project.of(settings).checkpoints.find()
+
+
 def test_folders_of_a_repository_are_checkpoints_in_order_of_step(
     hub: HubStandIn, saved_model: Mapping[str, bytes]
 ) -> None:
