@@ -150,8 +150,9 @@ class AdapterFiles:
             named = self._named_base()
         except CheckpointError as error:
             raise CheckpointError(
-                f"{self.path} holds an adapter and a whole model, which may be the base model or have the adapter merged into "
-                f"it: set `checkpoints.base_model` to the folder where it is the base model; {error}"
+                f"{self.path} holds an adapter and a whole model, which may be the base model or, as torchtune writes it, have "
+                "the adapter merged into it: set `checkpoints.base_model` to the model that the training began with, which is "
+                f"this folder only where the whole model was not merged; {error}"
             ) from error
         if not same_files(model_weights(self.path), model_weights(named)):
             raise CheckpointError(

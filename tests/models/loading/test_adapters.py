@@ -245,8 +245,9 @@ def test_a_model_beside_its_adapter_that_may_be_the_merged_one_is_not_taken_for_
     with_peft(project / "models/base", step).merge_and_unload().save_pretrained(step)
     name_base(step, named)
     assert refusal(project).startswith(
-        f"{step} holds an adapter and a whole model, which may be the base model or have the adapter merged into it: set "
-        "`checkpoints.base_model` to the folder where it is the base model; "
+        f"{step} holds an adapter and a whole model, which may be the base model or, as torchtune writes it, have the adapter "
+        "merged into it: set `checkpoints.base_model` to the model that the training began with, which is this folder only "
+        "where the whole model was not merged; "
     )
 
 
