@@ -53,6 +53,11 @@ def beginning(path: Path, size: int) -> bytes:
         return file.read(size).removeprefix(BOM_UTF8).lstrip()
 
 
+def limited(path: Path, content: Any, limits: ReadLimits) -> BinaryIO:
+    """Return a stream of what a compressed file holds, which ends with an error once that is more than it may be."""
+    return io.BufferedReader(_Content(path, content, limits), _CHUNK)
+
+
 class _Content(io.RawIOBase):
     """What a compressed file holds, until that is more than it may be."""
 
@@ -86,8 +91,9 @@ def _decompressed(path: Path, stored: BinaryIO, limits: ReadLimits | None) -> Bi
         suffix, magic = compression
         if path.name.lower().endswith(suffix) or begin.startswith(magic):
             content = gzip.open(stored) if compression is _GZIP else pa.CompressedInputStream(stored, "zstd")  # noqa: SIM115
-            stream = cast("io.RawIOBase", content) if limits is None else _Content(path, content, limits)
-            return io.BufferedReader(stream, _CHUNK)
+            if limits is not None:
+                return limited(path, content, limits)
+            return io.BufferedReader(cast("io.RawIOBase", content), _CHUNK)
     return stored
 
 

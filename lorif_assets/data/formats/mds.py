@@ -9,7 +9,7 @@ numbers or arrays of numbers stay bytes: nothing is unpickled.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -22,16 +22,24 @@ import pyarrow as pa
 from lorif_assets.config.limits import MIB, ReadLimits
 from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.content.columns import refuse_repeated_columns
+from lorif_assets.data.formats import mds_compression
 from lorif_assets.data.formats.compression import opened
 from lorif_assets.data.formats.limits import beyond, refuse_large, refuse_many
 from lorif_assets.data.formats.mds_arrays import array_column
 from lorif_assets.data.formats.parquet import of_table
-from lorif_assets.data.formats.reader import FileReader, FileSlice, RawShard, ShardSlice, place_of, slices_of
+from lorif_assets.data.formats.reader import (
+    FileReader,
+    FileSlice,
+    RawShard,
+    ShardSlice,
+    SourceFile,
+    place_of,
+    slices_of,
+)
 from lorif_assets.errors import SourceError
 
 _PLAIN = ".mds"
-_READ = (_PLAIN, ".mds.gz", ".mds.zstd")
-_UNREAD = (".mds.br", ".mds.bz2", ".mds.snappy")
+_COMPRESSED = (".gz", ".zstd", *mds_compression.SUFFIXES)
 _TEXTS = ("str", "json", "str_int", "str_float", "str_decimal")
 _NUMBERS: Mapping[str, str] = {
     "int": "<i8",
@@ -45,9 +53,15 @@ class Mds(FileReader):
     """MDS; costs a file's offsets and description when it has changed, of a compressed one what lies before them."""
 
     kind = SourceFormat.MDS
-    suffixes = (*_READ, *_UNREAD)
+    suffixes = (_PLAIN, *(_PLAIN + compressed for compressed in _COMPRESSED))
     descriptions = ("index.json",)
     is_made_of_rows = True
+
+    def slices(self, source: Source, files: Sequence[SourceFile], base: Path) -> Iterator[ShardSlice]:
+        """Yield each file's slices; of a shard and its compressed copy, as a loader keeps them, the plain one's alone."""
+        plain = {file.uri for file in files if file.uri.lower().endswith(_PLAIN)}
+        once = [file for file in files if file.uri in plain or file.uri.rpartition(".")[0] not in plain]
+        yield from super().slices(source, once, base)
 
     def cut(self, path: Path, state: str, rows_per_slice: int, limits: ReadLimits) -> Iterator[FileSlice]:
         """Yield the slices of one file."""
@@ -99,8 +113,6 @@ class _Header:
 @lru_cache(maxsize=4096)
 def _count(path: Path, state: str, limits: ReadLimits) -> int:
     del state  # part of the cache's key only
-    if path.name.lower().endswith(_UNREAD):
-        raise SourceError(f"{path} is compressed by what is not read here: write it again plain, or with gz or zstd.")
     with _opened(path, limits) as file:
         header = _header(path, file, limits)
         if path.name.lower().endswith(_PLAIN) and path.stat().st_size != header.offsets[-1]:
@@ -186,9 +198,15 @@ def _exactly(file: BinaryIO, size: int) -> bytes:
 @contextmanager
 def _opened(path: Path, limits: ReadLimits) -> Iterator[BinaryIO]:
     # The first bytes are a number of rows, which may be those of gzip: only the name says what is compressed.
-    is_plain = path.name.lower().endswith(_PLAIN)
-    with _sound(path), path.open("rb") if is_plain else opened(path, limits=limits) as file:
+    with _sound(path), _content(path, limits) as file:
         yield file
+
+
+def _content(path: Path, limits: ReadLimits) -> AbstractContextManager[BinaryIO]:
+    if path.name.lower().endswith(_PLAIN):
+        return path.open("rb")
+    is_other = path.name.lower().endswith(mds_compression.SUFFIXES)
+    return mds_compression.decompressed(path, limits) if is_other else opened(path, limits=limits)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Shards of mosaicml-streaming: rows with the types that they describe, and whatever is not whole refused in a sentence."""
 
+import bz2
 import gzip
 import json
 import pickle
@@ -50,6 +51,10 @@ def examples(of: Source, base: Path) -> NormalisedShard:
     return sort_out(read_shard(of, piece, base), of.columns, piece.shard)
 
 
+def _by_arrow(codec: str) -> Callable[[bytes], bytes]:
+    return lambda content: pa.compress(content, codec, asbytes=True)
+
+
 TOKENS = [np.array(ids, np.uint16) for ids in ([5, 6, 7], [8], [60_000, 2])]
 TOKENS_SHARD = mds_shard({"tokens": "ndarray:uint16"}, [[array(ids, "uint16")] for ids in TOKENS])
 
@@ -60,6 +65,9 @@ TOKENS_SHARD = mds_shard({"tokens": "ndarray:uint16"}, [[array(ids, "uint16")] f
         ("shard.00000.mds", bytes),
         ("shard.00000.mds.gz", gzip.compress),
         ("shard.00000.mds.zstd", lambda content: pa.compress(content, "zstd", asbytes=True)),
+        ("shard.00000.mds.br", lambda content: pa.compress(content, "brotli", asbytes=True)),
+        ("shard.00000.mds.bz2", bz2.compress),
+        ("shard.00000.mds.snappy", lambda content: pa.compress(content, "snappy", asbytes=True)),
     ],
 )
 def test_rows_are_read_slice_by_slice_compressed_or_not(
@@ -86,10 +94,40 @@ def test_an_array_without_numbers_is_an_empty_list_however_large_its_other_sizes
 
 
 @pytest.mark.parametrize("suffix", ["br", "bz2", "snappy"])
-def test_what_is_compressed_otherwise_is_refused_with_what_to_write_instead(tmp_path: Path, suffix: str) -> None:
-    stored(tmp_path, b"x" * 99, f"shard.00000.mds.{suffix}")
-    with pytest.raises(SourceError, match="write it again plain, or with gz or zstd"):
-        list_shards(source(), tmp_path)
+def test_what_is_compressed_and_not_whole_is_refused(tmp_path: Path, suffix: str) -> None:
+    compress = bz2.compress if suffix == "bz2" else _by_arrow({"br": "brotli"}.get(suffix, suffix))
+    for content in (b"x" * 99, compress(TOKENS_SHARD)[:-20], b""):
+        stored(tmp_path, content, f"shard.00000.mds.{suffix}")
+        with pytest.raises(SourceError, match=r"cannot be read as MDS: .* Write it again, or remove it"):
+            read(source(), tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["br", "bz2", "snappy"])
+def test_what_is_compressed_and_holds_more_than_it_may_is_refused(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compress = bz2.compress if suffix == "bz2" else _by_arrow({"br": "brotli"}.get(suffix, suffix))
+    large = mds_shard({"text": "str"}, [[bytes(1 << 21)], [bytes(1 << 21)]])
+    stored(tmp_path, compress(large), f"shard.00000.mds.{suffix}")
+    of = Source(name="mds", path="data", limits=ReadLimits(expansion=1))
+    assert len(read(of, tmp_path)) == 2
+    # As if a gigabyte were a megabyte.
+    monkeypatch.setattr("lorif_assets.data.formats.limits.GIB", 1 << 20)
+    with pytest.raises(SourceError, match=r"bytes in [\d,]+ compressed ones"):
+        read(of, tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zstd"])
+def test_a_shard_beside_its_compressed_copy_is_read_once(tmp_path: Path, suffix: str) -> None:
+    stored(tmp_path, TOKENS_SHARD)
+    stored(
+        tmp_path,
+        gzip.compress(TOKENS_SHARD) if suffix == "gz" else _by_arrow("zstd")(TOKENS_SHARD),
+        f"shard.00000.mds.{suffix}",
+    )
+    stored(tmp_path, gzip.compress(TOKENS_SHARD), "shard.00001.mds.gz")
+    found = list_shards(source(3), tmp_path)
+    assert [Path(piece.uri).name for piece in found] == ["shard.00000.mds", "shard.00001.mds.gz"]
 
 
 def test_every_encoding_has_the_values_that_were_written(tmp_path: Path) -> None:
