@@ -22,6 +22,16 @@ def indexed_files(name: str, documents: Sequence[Sequence[Sequence[int]]], kind:
     return {f"{name}.idx": index, f"{name}.bin": b"".join(part.tobytes() for part in tokens)}
 
 
+def datatrove_files(
+    name: str, documents: Sequence[Sequence[int]], kind: str = "u2", marks: Sequence[Sequence[int]] | None = None
+) -> dict[str, bytes]:
+    """Return documents, and which of their tokens carry loss, as files that datatrove's `TokenizedFile` writes."""
+    ends = np.cumsum([len(document) for document in documents]).astype("<u8")
+    tokens = b"".join(np.array(document, f"<{kind}").tobytes() for document in documents)
+    loss = {} if marks is None else {f"{name}.loss": b"".join(bytes(part) for part in marks)}
+    return {name: tokens, f"{name}.index": ends.tobytes(), **loss}
+
+
 def array(values: np.ndarray, kind: str | None = None, *, shape: bool = False) -> bytes:
     """Return an array as the encoding `ndarray` does, with type and shape in front where the encoding does not say them."""
     codes = {"uint16": 16, "int32": 33, "int64": 65, "float32": 34}

@@ -27,6 +27,7 @@ class SourceFormat(StrEnum):
     MEGATRON = "megatron"
     MDS = "mds"
     TOKENS = "tokens"
+    DATATROVE = "datatrove"
 
 
 Passages = Literal["file", "paragraph"]

@@ -1,5 +1,6 @@
 """Small valid files of every kind that strangers give: the files of a folder by name, and which of them is damaged."""
 
+import bz2
 import gzip
 import json
 import shutil
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.conftest import tiny_tokenizer, write_checkpoint
-from tests.token_stores import array, indexed_files, mds_shard
+from tests.token_stores import array, datatrove_files, indexed_files, mds_shard
 
 
 class Use(StrEnum):
@@ -69,14 +70,24 @@ def valid_files(scratch: Path) -> dict[str, Valid]:
 
 def _token_stores() -> dict[str, Valid]:
     indexed = indexed_files("rows/corpus", [[[5, 6, 7], [8]], [[9, 1]], [[2, 3, 4, 5]]])
+    marked = datatrove_files("rows/a.ds", [[5, 6, 7], [8], [9, 1]], marks=[[0, 1, 1], [1], [1, 1]])
     ids = np.array([5, 6, 7], np.uint16)
     row = [array(ids, "uint16"), array(ids), b"the with statement", b"{}", b"\3\0\0\0\0\0\0\0"]
     encodings = {"input_ids": "ndarray:uint16", "other": "ndarray", "note": "str", "tags": "json", "n": "int"}
     shard = mds_shard(encodings, [row] * 3, {"n": 8})
     return {
         **{f"megatron: {name}": Valid(Use.SOURCE, name, indexed) for name in indexed},
+        **{f"datatrove: {name}": Valid(Use.SOURCE, name, marked) for name in marked},
         "rows.mds": Valid(Use.SOURCE, "rows/rows.mds", {"rows/rows.mds": shard}),
-        "rows.mds.gz": Valid(Use.SOURCE, "rows/rows.mds.gz", {"rows/rows.mds.gz": gzip.compress(shard, mtime=0)}),
+        **{
+            name: Valid(Use.SOURCE, f"rows/{name}", {f"rows/{name}": content})
+            for name, content in {
+                "rows.mds.gz": gzip.compress(shard, mtime=0),
+                "rows.mds.bz2": bz2.compress(shard),
+                "rows.mds.br": pa.compress(shard, codec="brotli", asbytes=True),
+                "rows.mds.snappy": pa.compress(shard, codec="snappy", asbytes=True),
+            }.items()
+        },
     }
 
 
