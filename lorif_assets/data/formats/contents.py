@@ -90,9 +90,12 @@ def _json(first: bytes) -> str:
 def _stream(path: Path, first: bytes) -> str:
     if path.suffix.lower() not in _STREAMS or b"\0" not in first:
         return ""
+    index = path.with_suffix(".idx")
+    of_megatron = path.suffix == ".bin" and not index.exists()
+    more = f"; where Megatron wrote it, bring {index.name}, which was written with it" if of_megatron else ""
     return (
         'may be a stream of token ids: where it is, set format = "tokens" and the id of the token that ends a document, '
-        "`document_end`; where not, save its rows as Parquet or JSON Lines"
+        f"`document_end`{more}; where not, save its rows as Parquet or JSON Lines"
     )
 
 

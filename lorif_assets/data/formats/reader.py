@@ -247,8 +247,11 @@ class FileReader(Reader):
         return path
 
     def _state(self, source: Source, uri: str, base: Path) -> str:
-        options = source.revealed_storage_options
-        return joint_state(state_at(part, self.state_file(place_of(part, base, options))) for part in self.parts(uri))
+        places = {part: place_of(part, base, source.revealed_storage_options) for part in self.parts(uri)}
+        for part, place in places.items():
+            if part != uri and not place.exists():
+                raise SourceError(f"{uri} cannot be read without {place.name}, which is not beside it: bring it there.")
+        return joint_state(state_at(part, self.state_file(place)) for part, place in places.items())
 
     @abstractmethod
     def cut(self, path: Path, state: str, rows_per_slice: int, limits: ReadLimits) -> Iterable[FileSlice]:

@@ -182,7 +182,9 @@ def _stream(path: Path, file: BinaryIO) -> _Stream | None:
     if head.startswith(_NUMPY):
         array = _array(path)
         if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-            raise ValueError(f"it is an array of {array.ndim} dimensions of {array.dtype}: save its rows as Parquet")
+            raise ValueError(
+                f"it is an array of {array.ndim} dimensions of {array.dtype}: save its rows as Parquet, as `input_ids`"
+            )
         stream = _Stream(file, int(array.offset), array.dtype, len(array))
     elif len(head) == 4 * _LLM_C_NUMBERS and int.from_bytes(head[:4], "little") in {magic for magic, _ in _LLM_C}:
         magic, version, number = np.frombuffer(head, "<i4", 3).tolist()

@@ -93,7 +93,9 @@ def test_files_that_are_not_of_one_another_are_refused(
 
 def test_tokens_without_their_index_are_named(tmp_path: Path) -> None:
     stored(tmp_path, {"a.ds": bytes(12)})
-    with pytest.raises(SourceError, match=r"a\.ds\.index cannot be read: No such file"):
+    with pytest.raises(
+        SourceError, match=r"data/a\.ds cannot be read without a\.ds\.index, which is not beside it: bring"
+    ):
         list_shards(source(), tmp_path)
 
 

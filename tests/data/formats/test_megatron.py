@@ -132,6 +132,15 @@ def test_the_tokens_alone_are_refused_with_the_path_to_give(tmp_path: Path) -> N
         list_shards(source("data/corpus.bin"), tmp_path)
 
 
+def test_tokens_without_their_index_are_said_to_need_it(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/corpus.bin").write_bytes(indexed_files("corpus", [[[5, 6, 7]]])["corpus.bin"])
+    with pytest.raises(
+        SourceError, match=r"where Megatron wrote it, bring corpus.idx, which was written with it; where"
+    ):
+        list_shards(Source(name="tokens", path="data"), tmp_path)
+
+
 def test_a_file_beside_an_index_of_something_else_is_not_taken_for_its_tokens(tmp_path: Path) -> None:
     indexed(tmp_path / "data", single(DOCUMENTS)).write_bytes(b"0 18")
     with pytest.raises(SourceError, match=r"may be a stream of token ids") as caught:
@@ -215,7 +224,9 @@ def test_a_store_without_its_tokens_or_of_several_kinds_of_content_is_refused(tm
     with pytest.raises(SourceError, match="its sequences have modes: it is of several kinds of content"):
         list_shards(source(), tmp_path)
     (tmp_path / "data/corpus.bin").unlink()
-    with pytest.raises(SourceError, match=r"corpus.bin cannot be read: No such file"):
+    with pytest.raises(
+        SourceError, match=r"data/corpus.idx cannot be read without corpus.bin, which is not beside it: bring it there"
+    ):
         list_shards(source(), tmp_path)
 
 
