@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from typing import Final
 
 import dagster as dg
 import psutil
@@ -10,8 +11,14 @@ from dagster import DagsterRunStatus, RunsFilter
 
 from lorif_assets.config.sections import AutomationSettings
 
-PROCESS_TAG = "lorif/process"
-"""Machine, process id and start time of the process, for runs that this project's commands execute themselves."""
+PROCESS_TAG: Final = "lorif/process"
+"""Machine, process id and start time of the process, for runs whose steps are executed in the run's own process."""
+KILLED_TAG: Final = "lorif/killed"
+"""Of runs that were found dead: `UNTOLD`, or `TOLD` once MLflow knows."""
+UNTOLD: Final = "MLflow is not told"
+TOLD: Final = "MLflow is told"
+
+_UNFINISHED = (DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED)
 
 
 def process_tag() -> str:
@@ -33,17 +40,14 @@ def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     dead = dead_runs(instance)
     for run in dead:
         machine, _, process = run.tags[PROCESS_TAG].partition(":")
-        instance.report_run_failed(
-            run, f"its process {process.partition(':')[0]} on {machine} is gone: it was probably killed"
-        )
-        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        _fail(instance, run, f"its process {process.partition(':')[0]} on {machine} is gone: it was probably killed")
     return [run.run_id for run in dead]
 
 
 def dead_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
-    """Return unfinished runs whose process on this machine is gone."""
+    """Return unfinished runs whose process on this machine is gone, those among them that it made and never started."""
     dead = []
-    for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING])):
+    for run in instance.get_runs(RunsFilter(statuses=_UNFINISHED)):
         machine, _, process = run.tags.get(PROCESS_TAG, "").partition(":")
         pid, _, start = process.partition(":")
         if machine == socket.gethostname() and _is_gone(int(pid), float(start) if start else None):
@@ -69,12 +73,17 @@ def fail_stalled_runs(instance: dg.DagsterInstance, automation: AutomationSettin
         seen = last[0].timestamp if last else record.create_timestamp.timestamp()
         # After a clock was set back, what a dead run left lies ahead; one that is alive soon shows a sign of now.
         if abs(time.time() - seen) > automation.stalled_after_seconds:
-            instance.report_run_failed(
-                run, f"no sign of life for {automation.stalled_after_seconds} s: its process was probably killed"
-            )
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            silence = f"no sign of life for {automation.stalled_after_seconds} s"
+            _fail(instance, run, f"{silence}: its process was probably killed")
             stalled.append(run.run_id)
     return stalled
+
+
+def _fail(instance: dg.DagsterInstance, run: dg.DagsterRun, reason: str) -> None:
+    # First: a kill between the two leaves a run that is found again.
+    instance.add_run_tags(run.run_id, {KILLED_TAG: UNTOLD})
+    instance.report_run_failed(run, reason)
+    instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
 def _is_gone(pid: int, start: float | None) -> bool:

@@ -11,6 +11,7 @@ from lorif_assets.assets.partitions import checkpoints
 from lorif_assets.attribution.stored.vacuum import delete, superseded_files
 from lorif_assets.automation.check_runs import CHECKS_JOB, failed_checks
 from lorif_assets.automation.materialization import bring_up_to_date
+from lorif_assets.automation.run_executor import in_run_process
 from lorif_assets.automation.run_tags import job_name
 from lorif_assets.automation.superseded_runs import delete_runs, superseded_runs
 from lorif_assets.automation.withdrawal import cut, withdraw
@@ -42,7 +43,7 @@ def asset_jobs(executor: dg.ExecutorDefinition) -> AssetJobs:
 
 
 # The steps, the asset and then its checks, share the run's process, since every further process would load torch again.
-ASSET_JOBS = asset_jobs(dg.in_process_executor)
+ASSET_JOBS = asset_jobs(in_run_process)
 
 
 attribution_checks = dg.define_asset_job(

@@ -16,12 +16,13 @@ from lorif_assets.assets.partitions import (
 from lorif_assets.assets.training_examples import training_examples
 from lorif_assets.automation.dead_runs import fail_dead_runs
 from lorif_assets.automation.in_process_runs import execute_run
-from lorif_assets.automation.pools import pool_holders
+from lorif_assets.automation.pools import await_place
 from lorif_assets.automation.readiness import Waits
 from lorif_assets.automation.registration import active_names, register
 from lorif_assets.automation.run_tags import job_name, run_tags
 from lorif_assets.automation.sole_process import sole_process
 from lorif_assets.automation.unrecorded import unrecorded
+from lorif_assets.automation.untold import tell_what_is_untold
 from lorif_assets.automation.withdrawal import carry_out
 from lorif_assets.automation.work import stretches
 from lorif_assets.data.rows.rejected import rejected_counts
@@ -121,8 +122,7 @@ def _updates(
         tried: set[str] = set()
         with partition_progress(asset.name, len(ready)):
             for stretch in stretches(asset, ready, instance):
-                if holders := pool_holders(instance, asset):
-                    announce(f"waiting for a place in Dagster's pool {asset.definition.op.pool}, which {holders} holds")
+                await_place(instance, asset, project.settings.automation, announce)
                 try:
                     _materialize(instance, assets, asset, stretch, project)
                 except (TooManyRejectedError, CannotWriteError) as error:
@@ -146,6 +146,7 @@ def _updates(
             sorted(failed),
             sorted(waiting),
         )
+    tell_what_is_untold(instance, project.tracking)
     if errors:
         raise LorifError("\n".join(errors))
 

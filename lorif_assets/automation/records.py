@@ -8,6 +8,7 @@ from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from lorif_assets.assets.attribution_asset import AttributionAsset
 from lorif_assets.automation.dead_runs import dead_runs
+from lorif_assets.automation.untold import is_recorded
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.data.shards import in_short
 from lorif_assets.freshness.stored_versions import stored_versions
@@ -69,7 +70,7 @@ def _of_mlflow(instance: dg.DagsterInstance, tracked: Sequence[StoredRun]) -> It
         is_over = run is None or run.is_finished or run.run_id in dead
         if not one.is_finished and is_over:
             open_runs[one.asset].append(one.run_id)
-        elif one.succeeded and run and is_over and not run.is_success and not _stored_anything(instance, one):
+        elif one.succeeded and run and is_over and not run.is_success and not is_recorded(instance, one):
             empty[one.asset].append(one.run_id)
     for asset, names in open_runs.items():
         yield f"{asset}: MLflow still shows as running {_names(names)}, whose Dagster run is over; end it there as KILLED"
@@ -78,11 +79,6 @@ def _of_mlflow(instance: dg.DagsterInstance, tracked: Sequence[StoredRun]) -> It
             f"{asset}: MLflow has as finished {_names(names)}, whose Dagster run failed and recorded nothing; delete it there, "
             "or materialize its partition again"
         )
-
-
-def _stored_anything(instance: dg.DagsterInstance, tracked: StoredRun) -> bool:
-    events = instance.all_logs(tracked.dagster_run, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
-    return any(event.dagster_event and event.dagster_event.asset_key == dg.AssetKey(tracked.asset) for event in events)
 
 
 def _names(names: Sequence[str]) -> str:

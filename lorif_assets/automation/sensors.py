@@ -5,13 +5,14 @@ from functools import partial
 import dagster as dg
 
 from lorif_assets.assets.graph import ASSETS, GRAPH
-from lorif_assets.automation.dead_runs import fail_stalled_runs
+from lorif_assets.automation.dead_runs import fail_dead_runs, fail_stalled_runs
 from lorif_assets.automation.jobs import ASSET_JOBS, AssetJobs, re_attribution, vacuum, withdrawal
 from lorif_assets.automation.partition_states import count_states, partitions_id
 from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.automation.registration import active_names, new_partitions, register, retired_partitions
 from lorif_assets.automation.tracked_checks import check_tracking_sensor
 from lorif_assets.automation.unrecorded import unrecorded
+from lorif_assets.automation.untold import tell_what_is_untold
 from lorif_assets.automation.work import GROUP_TAG, IN_FLIGHT, given_up, work_to_do
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.settings import Settings
@@ -89,7 +90,9 @@ def automation_definitions(
             with downloads_within(_DOWNLOAD_SECONDS):
                 freshness = Freshness.of(inspected_project(settings, snapshot, model_checkpoints))
             register(context.instance, freshness.discovered, active_names(freshness))
+            fail_dead_runs(context.instance)
             fail_stalled_runs(context.instance, settings.automation, GROUP_TAG)
+            tell_what_is_untold(context.instance, freshness.project.tracking)
             due = shards_of(leftover_shards(freshness), settings.automation.on_removed, Fate.WITHDRAWN, Fate.CUT)
             if due:
                 names = in_short([leftover.shard for leftover in due])

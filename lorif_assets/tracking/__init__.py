@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -168,10 +168,14 @@ class Tracking:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         # That it makes the tables of a new database is no news.
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+        # A server's address of each run that ends, two lines and a request each time.
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         for name, value in _SHORT_WAITS.items():
             os.environ.setdefault(name, value)
         from mlflow.tracking import MlflowClient
 
+        # What its database says no to is said here in one line, and not by a traceback.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         return MlflowClient(tracking_uri=logged_in(self.uri or ""))
 
     def _created(self, client: "MlflowClient", record: Record) -> Runs:
@@ -258,12 +262,39 @@ class Tracking:
         with kept_secret(secrets_in(self.uri)):
             return self._stored_runs(self._client())
 
-    def _stored_runs(self, client: "MlflowClient") -> list[StoredRun]:
+    def settle(
+        self, killed: Collection[str], is_recorded: Callable[[StoredRun], bool], log: logging.Logger = LINES
+    ) -> bool:
+        """Send what is kept, and end as killed what MLflow shows as running, or as finished, of Dagster runs that were.
+
+        Args:
+            killed: the ids of those Dagster runs.
+            is_recorded: tells of a finished child whether Dagster has what it computed: it is finished then.
+            log: is told what could be sent.
+
+        Returns:
+            Whether MLflow could be told.
+        """
+        if self.uri is None or _reason_for_silence(self.uri):
+            return False
+        try:
+            with kept_secret(secrets_in(self.uri)):
+                client = self._client()
+                self._catch_up(client, log)
+                for dagster_run in killed:
+                    for child in self._stored_runs(client, f" AND tags.`{DAGSTER_TAG}` = '{dagster_run}'"):
+                        if not child.is_finished or (child.succeeded and not is_recorded(child)):
+                            client.set_terminated(child.run_id, "KILLED")
+        except mlflow_errors():
+            return False
+        return True
+
+    def _stored_runs(self, client: "MlflowClient", more: str = "") -> list[StoredRun]:
         experiment = client.get_experiment_by_name(self.experiment)
         found: list[StoredRun] = []
         token = None
         while experiment is not None:
-            page = client.search_runs([experiment.experiment_id], f"tags.`{PARENT_TAG}` != ''", page_token=token)
+            page = client.search_runs([experiment.experiment_id], f"tags.`{PARENT_TAG}` != ''{more}", page_token=token)
             found += [
                 StoredRun(
                     run.info.run_id,

@@ -5,7 +5,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -13,7 +14,12 @@ import pytest
 from dagster import DagsterRunStatus
 from dagster._core.test_utils import create_run_for_test
 
-from lorif_assets.automation.dead_runs import PROCESS_TAG, fail_dead_runs, process_tag
+from lorif_assets.automation.dead_runs import KILLED_TAG, PROCESS_TAG, TOLD, UNTOLD, fail_dead_runs, process_tag
+from lorif_assets.automation.jobs import ASSET_JOBS
+from lorif_assets.automation.run_executor import in_run_process
+from lorif_assets.automation.untold import tell_what_is_untold
+from lorif_assets.tracking import Tracking
+from tests.conftest import free_port
 
 
 @pytest.fixture
@@ -24,9 +30,8 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
         yield found
 
 
-def started(instance: dg.DagsterInstance, process: str) -> str:
-    run = create_run_for_test(instance, status=DagsterRunStatus.STARTED, tags={PROCESS_TAG: process})
-    return run.run_id
+def started(instance: dg.DagsterInstance, process: str, status: DagsterRunStatus = DagsterRunStatus.STARTED) -> str:
+    return create_run_for_test(instance, status=status, tags={PROCESS_TAG: process}).run_id
 
 
 def ended_process() -> str:
@@ -69,3 +74,49 @@ def test_what_a_dead_run_held_or_waited_for_goes_to_the_next(instance: dg.Dagste
     assert not storage.claim_concurrency_slot("gpu", successor, "step").is_claimed
     assert set(fail_dead_runs(instance)) == set(dead)
     assert storage.claim_concurrency_slot("gpu", successor, "step").is_claimed
+
+
+def test_a_run_that_was_made_and_never_started_is_dead_with_its_process(instance: dg.DagsterInstance) -> None:
+    dead = started(instance, f"{socket.gethostname()}:{ended_process()}", DagsterRunStatus.NOT_STARTED)
+    started(instance, process_tag(), DagsterRunStatus.NOT_STARTED)
+    assert fail_dead_runs(instance) == [dead]
+    assert status(instance, dead) is DagsterRunStatus.FAILURE
+
+
+@dg.asset
+def told(context: dg.AssetExecutionContext) -> None:
+    """What the run tells of its process, seen by a step of it."""
+    assert tags(context.instance, context.run_id)[PROCESS_TAG] == process_tag()
+
+
+def launched_job() -> dg.JobDefinition:
+    job = dg.define_asset_job("launched", [told], executor_def=in_run_process)
+    return dg.Definitions(assets=[told], jobs=[job]).resolve_job_def("launched")
+
+
+def test_a_run_that_a_daemon_launches_tells_its_process(instance: dg.DagsterInstance) -> None:
+    with dg.execute_job(dg.reconstructable(launched_job), instance) as result:
+        assert result.success
+    assert all(job.executor_def is in_run_process for job in ASSET_JOBS.values())
+
+
+def test_mlflow_is_told_of_a_dead_run_as_soon_as_it_can_be(
+    instance: dg.DagsterInstance, mlflow_uri: str, tmp_path: Path
+) -> None:
+    dead = started(instance, f"{socket.gethostname()}:{ended_process()}")
+    tracking = Tracking(uri=mlflow_uri, experiment="dead runs", queue=str(tmp_path / "queue"))
+    with tracking.materialization("step-1", "query_scores", {"dagster.run_id": dead}, {}):
+        pass
+    fail_dead_runs(instance)
+    tell_what_is_untold(instance, replace(tracking, uri=f"http://127.0.0.1:{free_port()}"))
+    assert tags(instance, dead)[KILLED_TAG] == UNTOLD
+    assert [child.succeeded for child in tracking.runs()] == [True]
+    tell_what_is_untold(instance, tracking)
+    assert tags(instance, dead)[KILLED_TAG] == TOLD
+    assert [(child.is_finished, child.succeeded) for child in tracking.runs()] == [(True, False)]
+
+
+def tags(instance: dg.DagsterInstance, run_id: str) -> Mapping[str, str]:
+    run = instance.get_run_by_id(run_id)
+    assert run
+    return run.tags

@@ -1,6 +1,7 @@
 """MLflow: one parent run per checkpoint, a child per materialization, figures and artifacts where they belong."""
 
 import json
+import logging
 import os
 import shutil
 import socket
@@ -182,6 +183,55 @@ def test_a_server_that_is_away_keeps_nothing_from_being_computed_and_is_caught_u
     found = {artifact.path for artifact in client.list_artifacts(late.info.run_id)}
     assert found == {"encoder", "report.html", "spectra.png"}
     assert [artifact.path for artifact in client.list_artifacts(late.info.run_id, "encoder")] == ["encoder/weights"]
+
+
+def test_what_is_kept_is_sent_where_nothing_more_is_computed(
+    silent_uri: str, tracking: Tracking, client: "MlflowClient", tmp_path: Path
+) -> None:
+    away = replace(tracking, uri=silent_uri, queue=str(tmp_path / "queue"))
+    tracked(away, tmp_path / "model")
+    assert not away.settle((), lambda _child: True)
+    assert away.waiting == 1
+    assert replace(away, uri=tracking.uri).settle((), lambda _child: True)
+    assert away.waiting == 0
+    (late,) = children(runs(client, tracking))
+    assert (late.info.run_name, late.info.status) == ("gradient_factors", "FINISHED")
+
+
+def test_of_a_dagster_run_that_was_killed_what_runs_or_was_never_recorded_is_killed(
+    tracking: Tracking, client: "MlflowClient"
+) -> None:
+    for dagster_run in ("killed", "alive"):
+        for asset in ("finished", "unrecorded", "running"):
+            with tracking.materialization("step-1", asset, {"dagster.run_id": dagster_run}, {}):
+                pass
+    for child in children(runs(client, tracking)):
+        if child.info.run_name == "running":
+            client.update_run(child.info.run_id, status="RUNNING")
+    assert tracking.settle(["killed"], lambda child: child.asset == "finished")
+    found = {
+        (child.data.tags["dagster.run_id"], child.info.run_name): child.info.status
+        for child in children(runs(client, tracking))
+    }
+    assert found == {
+        ("killed", "finished"): "FINISHED",
+        ("killed", "unrecorded"): "KILLED",
+        ("killed", "running"): "KILLED",
+        ("alive", "finished"): "FINISHED",
+        ("alive", "unrecorded"): "FINISHED",
+        ("alive", "running"): "RUNNING",
+    }
+
+
+def test_mlflow_prints_no_traceback_of_its_database_and_no_address_of_each_run(
+    tracking: Tracking, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with tracking.materialization("step-1", "gradient_factors", {}, {}):
+        logging.getLogger("mlflow.store.db.utils").exception("a database error")
+    from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT
+
+    assert MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.get()
+    assert "a database error" not in capfd.readouterr().err
 
 
 def test_what_fails_while_a_server_is_away_is_failed_when_it_is_caught_up(

@@ -1,0 +1,33 @@
+"""Who waits for a place in a pool says so, and does not wait for a run that is dead."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster import DagsterRunStatus
+from dagster._core.test_utils import create_run_for_test
+
+from lorif_assets.assets.gradient_factors import gradient_factors
+from lorif_assets.automation import pools
+from lorif_assets.automation.pools import await_place
+from lorif_assets.automation.work import GROUP_TAG
+from lorif_assets.config.sections import AutomationSettings
+
+
+def test_the_place_of_a_run_without_a_sign_of_life_becomes_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "_LOOK_SECONDS", 0.1)
+    said: list[str] = []
+    with dg.DagsterInstance.local_temp(
+        str(tmp_path), overrides={"concurrency": {"pools": {"default_limit": 1}}}
+    ) as instance:
+        storage = instance.event_log_storage
+        storage.set_concurrency_slots("gpu", 1)
+        run = create_run_for_test(instance, status=DagsterRunStatus.STARTED, tags={GROUP_TAG: "gradient_factors step"})
+        storage.claim_concurrency_slot("gpu", run.run_id, "step")
+        await_place(instance, gradient_factors, AutomationSettings(stalled_after_seconds=1), said.append)
+        found = instance.get_run_by_id(run.run_id)
+        assert found
+        assert found.status is DagsterRunStatus.FAILURE
+    assert said == [f"waiting for a place in Dagster's pool gpu, which run {run.run_id[:8]} holds"]
