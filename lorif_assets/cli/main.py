@@ -1,6 +1,7 @@
 """The command `lorif`: its commands by name, each in a file of its own that is loaded when it is needed."""
 
 import logging
+import shutil
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -39,6 +40,7 @@ COMMANDS: Mapping[str, str] = {
 """What `lorif --help` says of each command; loading all commands for it would take seconds."""
 _RESUMED = {"demo", "materialize", "evaluate"}
 _INTERRUPTED = 130
+_ROOM_FOR_RECORDS = 65_536
 
 
 class _Commands(click.Group):
@@ -59,11 +61,11 @@ class _Commands(click.Group):
         except (LorifError, CannotWriteError) as error:
             _end_with(str(error))
         except Exception as error:
-            if damage := _damaged_records(error):
-                _end_with(damage)
+            if fault := _fault_of_records(error):
+                _end_with(fault)
             if (reason := unwritable(error)) is None:
                 raise
-            # Outside of the lake: a copy, Dagster's records, a selection.
+            # Outside of the lake: a copy, a selection.
             file = getattr(error, "filename", None) or "a file"
             _end_with(f"{file} cannot be written: {reason}. Make room there, and start this again ({error})")
         except KeyboardInterrupt:
@@ -90,16 +92,23 @@ class _Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-def _damaged_records(error: Exception) -> str | None:
-    """Return what is to be said of Dagster's databases, where an error is of one and one is damaged."""
+def _fault_of_records(error: Exception) -> str | None:
+    """Return what is to be said of Dagster's databases, where an error is of one that is damaged or has no room."""
     if type(error).__module__.partition(".")[0] not in {"sqlalchemy", "dagster"}:
         return None
     from lorif_assets.automation.dagster_home import named_home
     from lorif_assets.automation.damaged_databases import damage_in_words, damaged_databases
     from lorif_assets.config.settings import settings_file
 
-    damaged = damaged_databases(named_home(settings_file()))
-    return damage_in_words(damaged) if damaged else None
+    home = named_home(settings_file())
+    if damaged := damaged_databases(home):
+        return damage_in_words(damaged)
+    # SQLite itself speaks of an input or output error where it finds no room for what it works with.
+    reason = unwritable(error) or ("the disk is full" if shutil.disk_usage(home).free < _ROOM_FOR_RECORDS else None)
+    return reason and (
+        f"Dagster's records in {home} cannot be written: {reason}. Make room there, and start this again: what was finished "
+        "is stored"
+    )
 
 
 def _end_with(message: str) -> NoReturn:

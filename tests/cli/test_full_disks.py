@@ -1,10 +1,13 @@
 """A full disk ends a command with one sentence, and the command goes on once there is room."""
 
 import errno
+import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from lorif_assets.cli import main as commands
 from lorif_assets.lake.attribution_tables import QUERY_SCORES
@@ -42,3 +45,19 @@ def test_what_else_cannot_be_written_is_named(lorif: Lorif, monkeypatch: pytest.
     result = lorif("status")
     assert result.exit_code == 1
     assert "/somewhere/file cannot be written: the disk is full. Make room there" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("words", ["disk I/O error", "database or disk is full"])
+def test_where_dagster_s_records_have_no_room_their_home_is_named(
+    lorif: Lorif, config: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    def refused(*_: object) -> None:
+        raise OperationalError("PRAGMA table_info", {}, sqlite3.OperationalError(words))
+
+    monkeypatch.setattr(commands.main, "get_command", lambda *_: click.Command("status", callback=refused))
+    monkeypatch.setattr("lorif_assets.cli.main.shutil.disk_usage", lambda _: SimpleNamespace(free=4_096))
+    result = lorif("status")
+    assert result.exit_code == 1
+    said = "".join(result.output.split())
+    assert "Dagster'srecordsin" in said
+    assert "cannotbewritten:thediskisfull.Makeroomthere,andstartthisagain" in said
