@@ -1,12 +1,14 @@
 """Whether a project's stored results are sound: readable, whole, and those that a new computation gives."""
 
 import shutil
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import dagster as dg
 
 from lorif_assets.assets.graph import ASSETS
 from lorif_assets.automation.materialization import bring_up_to_date
+from lorif_assets.automation.records import disagreements
 from lorif_assets.config.settings import load_settings
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, TRAINING_EXAMPLES
@@ -33,13 +35,23 @@ def unreadable(root: Path) -> list[str]:
 
 
 def differences(root: Path, scratch: Path) -> list[str]:
-    """Return how the stored results of a project that is up to date differ from those of a new, empty lake."""
+    """Return how the stored results of a project that is up to date differ from those of a new, empty lake, and from records.
+
+    Dagster and MLflow must tell of each result what the tables hold, and nothing may wait to be told.
+    """
     project = _project(root)
     freshness = Freshness.of(project)
     found = [f"{asset.name}: {key} is stale" for asset in ASSETS for key in asset.stale(freshness)]
+    with dg.DagsterInstance.from_config(str(root / "dagster")) as instance:
+        found += disagreements(instance, ASSETS, project)
+    found += [f"{project.tracking.waiting} runs are kept from MLflow"] if project.tracking.waiting else []
     shutil.rmtree(scratch, ignore_errors=True)
-    shutil.copytree(root, scratch, ignore=shutil.ignore_patterns("lake", "dagster", ".materializing*", "update.log"))
-    rebuilt = _project(scratch)
+    shutil.copytree(root, scratch, ignore=shutil.ignore_patterns("lake", "dagster", ".materializing*", "*.log"))
+    # Bases are fitted once for a checkpoint, to the examples of then.
+    shutil.copytree(
+        root / "lake", scratch / "lake", ignore=lambda folder, names: _but_bases(root / "lake", folder, names)
+    )
+    rebuilt = _project(scratch, untracked=True)
     with dg.DagsterInstance.ephemeral() as instance:
         list(bring_up_to_date(instance, ASSETS, rebuilt))
     for schema, columns in (
@@ -66,9 +78,17 @@ def _other_scores(ours: Lake, theirs: Lake) -> list[str]:
     return [] if worst <= _TOLERANCE * spread else [f"query_scores: {worst} off at a largest score of {spread}"]
 
 
+def _but_bases(lake: Path, folder: str, names: Sequence[str]) -> Collection[str]:
+    return {
+        name for name in names if Path(folder) == lake and not name.startswith(("kfac_bases", "checksums", "format"))
+    }
+
+
 def _is_there(lake: Lake, uri: str) -> bool:
     return Path(uri).exists() or Path(lake.root, uri).exists()
 
 
-def _project(root: Path) -> Project:
-    return Project.of(load_settings(root / "lorif.toml"))
+def _project(root: Path, *, untracked: bool = False) -> Project:
+    settings = load_settings(root / "lorif.toml")
+    nowhere = {"tracking": settings.tracking.model_copy(update={"uri": "none"})}
+    return Project.of(settings.model_copy(update=nowhere) if untracked else settings)

@@ -6,51 +6,60 @@ import shutil
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import click
 
-from tests.conftest import write_tiny_project
 from tests.faults.edits import random_edit
 from tests.faults.hurt import Hurt, updated
 from tests.faults.soundness import differences, unreadable
+from tests.faults.whole_project import write_whole_project
 
-_OFTEN = [Hurt.KILL] * 7 + [Hurt.FULL, Hurt.CLOCK, Hurt.TRACKING]
+_EDITED_SHARE = 0.1
+_OFTEN = [Hurt.KILL] * 14 + [Hurt.DAEMON, Hurt.FULL, Hurt.READ_ONLY, Hurt.CLOCK, Hurt.TRACKING, Hurt.EDITED]
 
 
-def survive(root: Path, faults: int, seed: int, between: int) -> tuple[Counter[str], list[str]]:
+def survive(
+    root: Path, faults: int, seed: int, between: int, kinds: Sequence[Hurt] = _OFTEN
+) -> tuple[Counter[str], list[str]]:
     """Edit a project and hurt its update `faults` times; return what was tried, and what was found to be wrong.
 
     After each fault everything stored must be readable. After every `between` of them an update runs undisturbed, and
-    what it leaves is compared with a new lake of the same data.
+    what it leaves is compared with a new lake of the same data, and with what Dagster and MLflow tell of it.
     """
     rng, tried, wrong = random.Random(seed), Counter[str](), list[str]()
-    write_tiny_project(root)
-    (root / "dagster").mkdir()
-    (root / "dagster/dagster.yaml").write_text("telemetry: {enabled: false}\n")
-    usual = _undisturbed(root, wrong, "the first update")
+    write_whole_project(root)
+    _undisturbed(root, wrong, "the first update")
+    is_up_to_date = True
     for fault in range(1, faults + 1):
-        edits = [random_edit(root, rng) for _ in range(rng.randint(1, 2))]
-        hurt = rng.choice(_OFTEN)
-        outcome = updated(root, hurt, rng, usual)
-        tried[f"{hurt.value}: {'survived it' if outcome.code == 0 else 'ended by it'}"] += 1
-        about = f"fault {fault} ({hurt.value} after {'; '.join(edits)})"
+        # Without an edit the next update goes on where the last one ended, so that each asset has its turn.
+        edits = [random_edit(root, rng)] if is_up_to_date or rng.random() < _EDITED_SHARE else []
+        hurt = rng.choice(kinds)
+        outcome = updated(root, hurt, rng, partial(_edit_too, root, rng, edits))
+        is_up_to_date = outcome.code == 0 and hurt is not Hurt.EDITED
+        during = f" during {outcome.begun[-1]}" if outcome.code < 0 and outcome.begun else ""
+        tried[f"{hurt.value}{during}: {'survived it' if outcome.code == 0 else 'ended by it'}"] += 1
+        about = f"fault {fault} ({hurt.value}{during}{' after ' * bool(edits)}{'; '.join(edits)})"
         wrong += [f"{about}: {found}" for found in unreadable(root)]
         if fault % between == 0 or fault == faults:
             _undisturbed(root, wrong, about)
             wrong += [f"{about}: {found}" for found in differences(root, root.with_name("rebuilt"))]
+            is_up_to_date = True
             print(f"{fault} of {faults} faults, {len(wrong)} wrong", flush=True)
     return tried, wrong
 
 
-def _undisturbed(root: Path, wrong: list[str], about: str) -> float:
+def _edit_too(root: Path, rng: random.Random, edits: list[str]) -> None:
+    edits.append(random_edit(root, rng))
+
+
+def _undisturbed(root: Path, wrong: list[str], about: str) -> None:
     (root / "update.log").unlink(missing_ok=True)
-    outcome = updated(root, Hurt.NOTHING, random.Random(0), 0.0)
-    if outcome.code != 0:
-        wrong.append(
-            f"{about}: the next update ended with {outcome.code}: {(root / 'update.log').read_text()[-2_000:]}"
-        )
-    return outcome.seconds
+    code = updated(root, Hurt.NOTHING, random.Random(0)).code
+    if code != 0:
+        wrong.append(f"{about}: the next update ended with {code}: {(root / 'update.log').read_text()[-2_000:]}")
 
 
 @click.command()
@@ -59,14 +68,18 @@ def _undisturbed(root: Path, wrong: list[str], about: str) -> float:
 @click.option(
     "--between", default=25, show_default=True, help="Faults from one comparison with a new lake to the next."
 )
+@click.option(
+    "--kind",
+    type=click.Choice([hurt.value for hurt in Hurt][1:]),
+    help="Only faults of one kind; default: all of them.",
+)
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Where to write what was tried and found.")
-def main(faults: int, seed: int, between: int, output: Path | None) -> None:
+def main(faults: int, seed: int, between: int, kind: str | None, output: Path | None) -> None:
     """Hurt updates of a tiny project, and say what was not survived."""
     started = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     root = folder / "project"
-    root.mkdir()
-    tried, wrong = survive(root, faults, seed, between)
+    tried, wrong = survive(root, faults, seed, between, [Hurt(kind)] if kind else _OFTEN)
     minutes = (time.monotonic() - started) / 60
     for what, count in sorted(tried.items()):
         print(f"{count:>5}  {what}")

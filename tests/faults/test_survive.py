@@ -10,7 +10,7 @@ from tests.faults.survive import survive
 
 @pytest.mark.slow
 def test_what_is_stored_stays_sound(tmp_path: Path) -> None:
-    (root := tmp_path / "project").mkdir()
+    root = tmp_path / "project"
     tried, wrong = survive(root, faults=12, seed=1, between=6)
     assert sum(tried.values()) == 12
     assert not wrong
