@@ -69,7 +69,7 @@ class WatchedProject:
         }
         log = (self.root / "dagster-dev.log").open("ab")
         self.daemon = subprocess.Popen(  # noqa: S603
-            [str(program), "dev", "-m", "lorif_assets.definitions", "--port", "3333"],
+            [str(program), "dev", "-m", "lorif_assets.definitions"],
             env=environment,
             stdout=log,
             stderr=subprocess.STDOUT,
