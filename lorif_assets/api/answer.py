@@ -1,5 +1,7 @@
 """The answer: which training examples made the model say a completion."""
 
+import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +12,8 @@ from lorif_assets.attribution.pairs.token_rows import TOKEN_ROWS
 from lorif_assets.attribution.scores.group_sums import group_sums
 from lorif_assets.attribution.scores.score_queries import QueryScores
 from lorif_assets.attribution.scores.stored_rankings import WHEN_WHICH, Ranking
-from lorif_assets.data.passages import passage_metadata
+from lorif_assets.data.content.query_objectives import SCALAR, asks_for_loss, value_name
+from lorif_assets.data.passages import asked_and_said, passage_metadata
 from lorif_assets.pages.answer import answer_html, opponents, proponents
 from lorif_assets.pages.passages import WITHDRAWN
 
@@ -52,6 +55,8 @@ class Attribution:
     """What single tokens contributed, where it was asked for: a row for every token of a listed example (side "example") and,
     beside each, of what was asked about ("query"), with shard, example_id, position, token_id, token and score, its share of
     `exact_score`, which either side sums to: the score from uncompressed gradients. `stored_score` is that in `table`."""
+    objective: Mapping[str, Any]
+    """What was asked about, where that is not the completion's loss, by the field of a query file; `loss` is then its value."""
 
     @classmethod
     def of(
@@ -59,11 +64,14 @@ class Attribution:
         scored: QueryScores,
         query_id: str,
         with_texts: Callable[[pl.DataFrame], pl.DataFrame],
-        prompt: str,
-        completion: str,
+        row: Mapping[str, Any],
         checkpoint: str,
     ) -> "Attribution":
-        """Return the answer for one of the queries that were scored; `with_texts` adds text and metadata to rows."""
+        """Return the answer for one of the queries that were scored, whose row says what was asked.
+
+        `with_texts` adds text and metadata to rows.
+        """
+        prompt, completion = asked_and_said(row)
         (summary,) = scored.summaries.filter(pl.col("query_id") == query_id).to_dicts()
         return cls(
             prompt=prompt,
@@ -76,6 +84,7 @@ class Attribution:
             table=with_texts(scored.scores.filter(pl.col("query_id") == query_id)).select(_COLUMNS),
             relative=with_texts(scored.relative.filter(pl.col("query_id") == query_id)).select(_RELATIVE_COLUMNS),
             tokens=scored.tokens.filter(pl.col("query_id") == query_id).select(_TOKEN_COLUMNS),
+            objective=json.loads(row.get("objective") or "{}"),
         )
 
     def by(self, column: str) -> pl.DataFrame:
@@ -115,8 +124,14 @@ class Attribution:
 
     @property
     def loss_per_token(self) -> float:
-        """Mean loss of the completion's tokens, in nats."""
-        return self.loss / self.n_target_tokens
+        """Mean loss of the completion's tokens, in nats; NaN where something other than a loss was asked about."""
+        return self.loss / self.n_target_tokens if asks_for_loss(self.objective) else math.nan
+
+    @property
+    def value(self) -> str:
+        """What `loss` is, and how much."""
+        unit = "" if SCALAR in self.objective else " nats"
+        return f"{value_name(self.objective)} {self.loss:.2f}{unit}"
 
     def rows(self, n_rows: int, ranking: Ranking = "plain") -> pl.DataFrame:
         """The first proponents, then the first opponents, of a ranking, with their sides named so.
@@ -137,6 +152,7 @@ class Attribution:
             "prompt": self.prompt,
             "completion": self.completion,
             "loss": self.loss,
+            "objective": self.objective,
             "n_target_tokens": self.n_target_tokens,
             "n_examples": self.n_examples,
             **self.figures,
@@ -177,8 +193,7 @@ class Attribution:
     @property
     def _about(self) -> str:
         return (
-            f"{self.checkpoint}: loss {self.loss:.2f} nats over {self.n_target_tokens} tokens, "
-            f"{self.n_examples:,} examples scored"
+            f"{self.checkpoint}: {self.value} over {self.n_target_tokens} tokens, {self.n_examples:,} examples scored"
         )
 
 

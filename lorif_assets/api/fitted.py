@@ -22,7 +22,7 @@ from lorif_assets.config.sections import BatchSettings
 from lorif_assets.config.settings import explanation
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.content.query_objectives import NO_SCALARS
-from lorif_assets.data.passages import asked_and_said, passage_text
+from lorif_assets.data.passages import passage_text
 from lorif_assets.data.rows.rejected import rejected_table
 from lorif_assets.data.rows.rejection_reasons import first_and_counts
 from lorif_assets.data.tokens.tokenization import TokenizedExample
@@ -194,8 +194,8 @@ class FittedModel:
             if tokens:
                 scored = replace(scored, tokens=self._held.token_rows(scored, some, self._rows, tokens))
             for query in some:
-                said, name = asked_and_said(rows[query.row]), self._held.attributed.record.name
-                answers.append(Attribution.of(scored, query.example_id, self._with_passages, *said, name))
+                row, name = rows[query.row], self._held.attributed.record.name
+                answers.append(Attribution.of(scored, query.example_id, self._with_passages, row, name))
         return answers
 
     def scores(self, queries: Rows) -> Float32[np.ndarray, "Q N"]:

@@ -28,7 +28,7 @@ from lorif_assets.config.settings import existing_settings_file
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.content.query_objectives import ScalarRules
 from lorif_assets.data.id_lists import ids_of_file
-from lorif_assets.data.passages import asked_and_said, with_passages
+from lorif_assets.data.passages import with_passages
 from lorif_assets.data.questions import Question, completion_question, conversation_question, row_question
 from lorif_assets.errors import NotStoredError, SourceError
 from lorif_assets.lake.attribution_tables import EXAMPLE_CONTENT, QUERY_EXAMPLES
@@ -280,7 +280,7 @@ class OpenProject(StoredResults):
 
     def _attribution(self, scored: QueryScores, query_id: str, question: Question, name: str) -> Attribution:
         with_texts = partial(with_passages, self._project.lake)
-        return Attribution.of(scored, query_id, with_texts, *asked_and_said(question), name)
+        return Attribution.of(scored, query_id, with_texts, question, name)
 
     def select(
         self,

@@ -86,7 +86,7 @@ def query_scores(run: PartitionRun) -> Materializations:
                 if isinstance(scored, UnsoundQueryError):
                     failures.add(query_sets[query_set], scored)
                     continue
-                queries, figures = read_sets[query_set], _figures(scored.scores)
+                queries, figures = read_sets[query_set], _figures(scored.scores, read_sets[query_set])
                 partition = {"checkpoint": name, "query_set": query_set}
                 constants = {
                     **partition,
@@ -157,11 +157,15 @@ def _literals(constants: dict[str, str]) -> dict[str, pl.Expr]:
     return {name: pl.lit(value) for name, value in constants.items()}
 
 
-def _figures(scored: QueryScores) -> dict[str, float]:
+def _figures(scored: QueryScores, queries: ReadQuerySet) -> dict[str, float]:
+    """Return the figures of a query set; a loss only of the queries that ask about one, and none without such."""
     summaries = scored.summaries
+    of_loss = [query.example_id for query in queries.tokenized.examples if query.objective is None]
+    losses = summaries.filter(pl.col("query_id").is_in(of_loss))
+    loss = float(losses["loss"].sum()) / max(int(losses["n_target_tokens"].sum()), 1)
     return {
         "queries": summaries.height,
-        "loss_per_token": float(summaries["loss"].sum()) / max(int(summaries["n_target_tokens"].sum()), 1),
+        **({} if losses.is_empty() else {"loss_per_token": loss}),
         "query_error": scored.query_error,
         "top_10_share": float(summaries["top_10_share"].to_numpy().mean()),
         "top_100_share": float(summaries["top_100_share"].to_numpy().mean()),
@@ -170,7 +174,10 @@ def _figures(scored: QueryScores) -> dict[str, float]:
 
 def _checkpoint_figures(query_set: str, figures: dict[str, float], examples: int) -> dict[str, float]:
     """Return what the checkpoint's run says of a query set: its loss, and how concentrated its influence is."""
-    return {"examples": examples, **{metric_name(name, query_set): figures[name] for name in _FIGURES}}
+    return {
+        "examples": examples,
+        **{metric_name(name, query_set): figures[name] for name in _FIGURES if name in figures},
+    }
 
 
 def _top_influences(scores: pl.DataFrame) -> list[tuple[str, ...]]:

@@ -134,7 +134,7 @@ def _print(answers: Mapping[str, Attribution], top: int, ranking: Ranking, *, to
     for query_id, answer in answers.items():
         if len(answers) > 1:
             console.print(Text.assemble(f"\n{query_id}  {answer.prompt}", (answer.completion, "bold reverse")))
-        console.print(f"[bold]{answer.checkpoint}[/], loss {answer.loss:.2f} nats, {answer.n_examples:,} examples")
+        console.print(f"[bold]{answer.checkpoint}[/], {answer.value}, {answer.n_examples:,} examples")
         console.print(f"{ranking}: {WHEN_WHICH[ranking]}")
         table = answer.table if ranking == "plain" else answer.relative
         if tokens:

@@ -9,7 +9,7 @@ import polars as pl
 
 from lorif_assets.config.methods import METHODS, MethodName
 from lorif_assets.data.chats.conversations import Conversation
-from lorif_assets.data.content.query_objectives import SCALAR
+from lorif_assets.data.content.query_objectives import SCALAR, asks_for_loss, value_name
 from lorif_assets.data.content.scalars import require_unchanged
 from lorif_assets.data.content.weighted_sets import WEIGHTED, member_rows
 from lorif_assets.data.passages import Part, passage_metadata, passage_parts, passage_text
@@ -53,9 +53,14 @@ class ScoredQuery:
     objective: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def loss_per_token(self) -> float:
-        """Mean loss of the tokens that carry loss, in nats."""
-        return self.loss / max(self.n_target_tokens, 1)
+    def loss_per_token(self) -> float | None:
+        """Mean loss of the tokens that carry loss, in nats; None where something other than a loss is asked about."""
+        return self.loss / max(self.n_target_tokens, 1) if asks_for_loss(self.objective) else None
+
+    @property
+    def value_name(self) -> str:
+        """What `loss` is: a loss, or what the query asks about instead."""
+        return value_name(self.objective)
 
     @property
     def members(self) -> list[tuple[float, tuple[Part, ...]]]:

@@ -16,15 +16,17 @@ from lorif_assets.lake.lake import Lake
 
 @dataclass(frozen=True)
 class QueryAtCheckpoint:
-    """A query at a checkpoint: its loss per token in nats, and how far its proponents are those of the checkpoint before.
+    """A query at a checkpoint: its loss, and how far its proponents are those of the checkpoint before.
 
+    `loss` (nats, summed) is the value of what is asked about where that is not a loss; `loss_per_token` is None there.
     `overlap` is the rank-biased overlap, 0 to 1; None at the first, or where it is not stored. `has_ranking` says whether the
     ranking in question is stored here.
     """
 
     checkpoint: str
     step: int | None
-    loss_per_token: float
+    loss: float
+    loss_per_token: float | None
     overlap: float | None
     has_ranking: bool
 
@@ -69,7 +71,12 @@ def movement(lake: Lake, query_set: str, query_id: str, ranking: Ranking, side: 
     return Movement(
         tuple(
             QueryAtCheckpoint(
-                one.name, one.step, queries[one.name].loss_per_token, overlaps.get(one.name), one.name in sides
+                one.name,
+                one.step,
+                queries[one.name].loss,
+                queries[one.name].loss_per_token,
+                overlaps.get(one.name),
+                one.name in sides,
             )
             for one in checkpoints
             if one.name in queries

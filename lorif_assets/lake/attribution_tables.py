@@ -388,8 +388,14 @@ CHECKPOINT_COMPARISONS = table(
     overlap_at_10=(pa.float64(), "share of the ten leading proponents that stayed among them"),
     entered=(pa.string(), "JSON list of example ids, by their new rank"),
     left=(pa.string(), "JSON list of example ids, by their old rank"),
-    loss_per_token_from=(pa.float64(), "nats"),
-    loss_per_token_to=(pa.float64(), "never null"),
+    loss_per_token_from=(pa.float64(), "nats; null of a query that asks about something other than a loss"),
+    loss_per_token_to=(pa.float64(), "the same at the later checkpoint, also where it alone was scored"),
+    value_from=(
+        pa.float64(),
+        "of a contrast, a weighted set or a scalar alone: its value, as `loss` in `query_summaries`; null where it was "
+        "stored without, with the value by token in `loss_per_token_from`",
+    ),
+    value_to=(pa.float64(), "the same at the later checkpoint, also where it alone was scored"),
     recipe_hash=pa.string(),
     computed_from=(pa.string(), "hash of both checkpoints' scores"),
     page=(

@@ -8,10 +8,14 @@ import polars as pl
 import pytest
 import torch
 
+from lorif_assets.assets.query_scores import _figures
 from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
-from lorif_assets.attribution.scores.score_queries import score_queries
+from lorif_assets.attribution.scores.score_modes import ReadQuerySet
+from lorif_assets.attribution.scores.score_queries import QueryScores, score_queries
 from lorif_assets.attribution.stored.checkpoint_record import checkpoint_record
 from lorif_assets.config.sections import BatchSettings
+from lorif_assets.data.rows.rejected import rejected_table
+from lorif_assets.data.tokens.tokenization import Objective, Term, TokenizedExample, TokenizedShard
 from lorif_assets.errors import LorifError, MismatchError, SourceError
 from lorif_assets.lake.attribution_tables import (
     QUERY_EXAMPLES,
@@ -126,6 +130,22 @@ def test_the_metadata_show_the_top_influences(tiny_project: TinyProject) -> None
         assert f"| `{row['query_id']}` | 1 | `{row['example_id']}` | {row['score']:.4g} |" in figures["top_influences"]
     assert (figures["dagster/row_count"], figures["examples_scanned"], figures["queries"]) == (30, 36, 3)
     assert figures["loss_per_token"] > 0
+
+
+def test_the_loss_of_a_query_set_is_that_of_the_queries_that_ask_about_one() -> None:
+    ids = np.array([0, 1], np.int32)
+    plain = TokenizedExample("plain", 0, ids, ids)
+    contrast = TokenizedExample("contrast", 1, ids, ids, objective=Objective("against", (Term(1.0, plain),)))
+    values = pl.DataFrame({"query_id": ["plain", "contrast"], "loss": [6.0, -90.0], "n_target_tokens": [3, 7]})
+    shares = {"top_10_share": 0.5, "top_100_share": 1.0}
+    scored = QueryScores(pl.DataFrame(), values.with_columns(**{k: pl.lit(v) for k, v in shares.items()}), "", 2, 0.0)
+
+    def figures(scored: QueryScores, *queries: TokenizedExample) -> dict[str, float]:
+        return _figures(scored, ReadQuerySet(pl.DataFrame(), TokenizedShard(queries, rejected_table([]))))
+
+    assert figures(scored, plain, contrast) == {"queries": 2, "loss_per_token": 2.0, "query_error": 0.0, **shares}
+    alone = replace(scored, summaries=scored.summaries.tail(1))
+    assert figures(alone, contrast) == {"queries": 1, "query_error": 0.0, **shares}
 
 
 @pytest.mark.parametrize(("tokens", "rows"), [(1, 1), (64, 5), (100_000, 100_000)])

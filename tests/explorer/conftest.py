@@ -56,6 +56,7 @@ class StandInProject:
                 side=pl.when(pl.col("score") > 0).then(pl.lit("lowest")).otherwise(pl.lit("highest"))
             ),
             tokens=pl.DataFrame(),
+            objective={},
         )
 
     def attribute_chat(self, chat, *, checkpoint, top_k):

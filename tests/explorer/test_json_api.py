@@ -206,7 +206,7 @@ def test_a_contrast_is_asked_about_and_told_as_one(client, project):
     assert project.lines == [{"prompt": "a", "completion": " b", "against": " c"}]
     assert client.get("/api/influences", params=question).json()["query"]["objective"] == {"against": " c"}
     page = client.get("/query", params=question).text
-    assert "Loss less that of the other" in page
+    assert "Difference of the losses" in page
     # A part of a contrast is no question.
     assert "data-selectable" not in page
     client.post("/api/ask", json=question | {"chat": True})
@@ -231,7 +231,7 @@ def test_several_completions_are_asked_about_together_in_an_address_too(client, 
     assert found["query"]["objective"] == {"weighted": whole}
     page = client.get("/query", params=asked).text
     assert "2 weighted completions" in page
-    assert "Weighted sum of losses" in page
+    assert "Weighted sum of the losses" in page
     assert "made the completions, by their weights, more likely" in page
     assert "data-selectable" not in page
     # Where it leads on, it is the same question.

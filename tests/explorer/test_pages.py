@@ -283,3 +283,17 @@ def test_lists_of_queries_say_what_is_asked_about_where_it_is_not_the_loss_of_al
         selecting = client.get("/select", params={"query": HOSTILE}).text
         assert ('class="line asks"' in selecting.partition("<main")[2]) == bool(words)
     explorer.answers.close()
+
+
+def test_the_values_of_a_contrast_are_no_losses_along_the_checkpoints(tmp_path):
+    lake = RememberingLake(stored_influences(tmp_path).root, look_every=0.0)
+    rows = lake.read(QUERY_EXAMPLES, query_set=SET).with_columns(objective=pl.lit(json.dumps({"against": " A dog."})))
+    put(lake, QUERY_EXAMPLES, rows.to_dicts())
+    explorer = Explorer("a", Recipe(), lake, Answers(None, lake))
+    with TestClient(application(explorer), base_url="http://127.0.0.1:7411") as client:
+        page = client.get("/movement").text
+        found = client.get("/api/movement").json()["movement"]["checkpoints"]
+    explorer.answers.close()
+    assert "Loss per token" not in page
+    assert re.search(r"Difference of the losses</th><td[^>]*>6\.00</td><td[^>]*>6\.00</td>", page)
+    assert [(one["loss"], one["loss_per_token"]) for one in found] == [(6.0, None)] * 2

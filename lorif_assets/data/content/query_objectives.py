@@ -5,7 +5,7 @@ Each is one field of a query file. It is stored with the query as JSON in its ca
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,11 @@ from lorif_assets.data.rows.rejected import UnusableRowError
 
 SPAN, AGAINST, SCALAR = "span", "against", "scalar"
 OBJECTIVES = (SPAN, AGAINST, WEIGHTED, SCALAR)
+_VALUES = {
+    AGAINST: "difference of the losses",
+    WEIGHTED: "weighted sum of the losses",
+    SCALAR: "scalar",
+}
 _ENDS = re.compile(r"\s*\[\s*-?\d+\s*,\s*-?\d+\s*\]\s*")
 
 
@@ -39,6 +44,20 @@ class ScalarRules:
 
 
 NO_SCALARS = ScalarRules(allowed=False, base=Path())
+
+
+def asks_for_loss(objective: Container[str]) -> bool:
+    """Return whether a query asks about the loss of what it says, or of a span of it.
+
+    Args:
+        objective: the field of the query file that says what is asked about; empty where there is none.
+    """
+    return not any(name in objective for name in _VALUES)
+
+
+def value_name(objective: Container[str]) -> str:
+    """Return what the number is that a query has at a checkpoint: a loss, or what it asks about instead."""
+    return next((words for name, words in _VALUES.items() if name in objective), "loss")
 
 
 def objective_fields(column_names: Sequence[str], metadata: Sequence[str] | None) -> tuple[str, ...]:

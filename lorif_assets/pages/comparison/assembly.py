@@ -18,6 +18,7 @@ from lorif_assets.attribution.scores.score_rows import LOWEST
 from lorif_assets.attribution.scores.stored_rankings import RANKINGS, stored_ranking
 from lorif_assets.attribution.stored.versions import recalled_version
 from lorif_assets.config.recipe import Recipe
+from lorif_assets.data.content.query_objectives import asks_for_loss
 from lorif_assets.data.passages import asked_and_said, passage_metadata, passage_turns, passages
 from lorif_assets.data.stored_examples import stored_shard_hashes
 from lorif_assets.errors import MismatchError
@@ -39,8 +40,9 @@ def assemble(project: Project, query_set: str, provenance: Mapping[str, str]) ->
     lake, recipe = project.lake, project.settings.recipe
     compared = participants(lake, [query_set], recipe)[query_set]
     queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
-    standings = [_standings(lake, checkpoint, query_set) for checkpoint in compared.checkpoints]
     known = {row["query_id"]: row for row in queries.iter_rows(named=True)}
+    of_loss = {name: asks_for_loss(json.loads(row["objective"] or "{}")) for name, row in known.items()}
+    standings = [_standings(lake, checkpoint, query_set, of_loss) for checkpoint in compared.checkpoints]
     scored = sorted({query_id for at in standings for query_id in at} - known.keys())
     histories = tuple(
         _history(query_id, known.get(query_id), tuple(at.get(query_id) for at in standings))
@@ -78,13 +80,14 @@ def comparison_rows(content: ComparisonContent, recipe: Recipe, page: str | None
                 "overlap_at_10": transition and transition.overlap_at_10,
                 "entered": transition and _ids(transition.entered),
                 "left": transition and _ids(transition.left),
-                "loss_per_token_from": transition and transition.older.loss_per_token,
-                "loss_per_token_to": newer.loss_per_token,
+                f"{measure}_from": transition and transition.older.value,
+                f"{measure}_to": newer.value,
                 "recipe_hash": recipe.score_hash,
                 "computed_from": pair.version,
                 "page": page,
             }
             for query in content.queries
+            for measure in ("loss_per_token" if query.is_loss else "value",)
             for pair, transition, (_, newer) in zip(
                 content.compared.neighbours, query.transitions, pairwise(query.standings), strict=True
             )
@@ -94,14 +97,23 @@ def comparison_rows(content: ComparisonContent, recipe: Recipe, page: str | None
     )
 
 
-def _standings(lake: Lake, checkpoint: ScoredCheckpoint, query_set: str) -> dict[str, Standing]:
-    """Return each query's loss and proponents, whether both ends of its ranking are stored or all of it."""
+def _standings(
+    lake: Lake, checkpoint: ScoredCheckpoint, query_set: str, of_loss: Mapping[str, bool]
+) -> dict[str, Standing]:
+    """Return each query's value and proponents, whether both ends of its ranking are stored or all of it.
+
+    `of_loss` says which queries ask about a loss, which is told per token; one that left the query set counts as such.
+    """
     plain, relative = (_proponents(stored_ranking(lake, checkpoint.name, query_set, one)) for one in RANKINGS)
     partition = {"checkpoint": checkpoint.name, "query_set": query_set}
-    losses = lake.read(QUERY_SUMMARIES, ["query_id", "loss", "n_target_tokens"], **partition)
+    values = lake.read(QUERY_SUMMARIES, ["query_id", "loss", "n_target_tokens"], **partition)
     return {
-        query_id: Standing(loss / n_target_tokens, tuple(plain[query_id]), tuple(relative.get(query_id, ())))
-        for query_id, loss, n_target_tokens in losses.iter_rows()
+        query_id: Standing(
+            value / n_target_tokens if of_loss.get(query_id, True) else value,
+            tuple(plain[query_id]),
+            tuple(relative.get(query_id, ())),
+        )
+        for query_id, value, n_target_tokens in values.iter_rows()
         if query_id in plain
     }
 

@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from lorif_assets.attribution.checkpoints.compared import Participants, ScoredCheckpoint
+from lorif_assets.data.content.query_objectives import asks_for_loss, value_name
 from lorif_assets.data.passages import Part
 from lorif_assets.mathematics.scores.rank_overlap import rank_biased_overlap, top_overlap
 
@@ -22,12 +23,13 @@ Example = tuple[str, str]
 
 @dataclass(frozen=True)
 class Standing:
-    """One query at one checkpoint: its loss per token (nats) and at most DEPTH proponents, the leading one first.
+    """One query at one checkpoint: its value and at most DEPTH proponents, the leading one first.
 
+    The value is its loss per token (nats), or that of the contrast, the weighted set or the scalar that it asks about.
     `relative_proponents` are those by relative influence; none where scores were stored without.
     """
 
-    loss_per_token: float
+    value: float
     proponents: tuple[Example, ...]
     relative_proponents: tuple[Example, ...] = ()
 
@@ -75,9 +77,9 @@ class Transition:
         return tuple(example for example in self.older.leading if example not in self.newer.leading)
 
     @property
-    def loss_change(self) -> float:
-        """Change of the loss per token, nats; negative if the completion became likelier."""
-        return self.newer.loss_per_token - self.older.loss_per_token
+    def change(self) -> float:
+        """Change of the value; of a loss negative if the completion became likelier."""
+        return self.newer.value - self.older.value
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,12 @@ class QueryHistory:
     @property
     def is_loss(self) -> bool:
         """Whether it asks about the loss of its completion, or of a span of it."""
-        return not self.asked or "span" in self.asked
+        return asks_for_loss(self.asked)
+
+    @property
+    def value_name(self) -> str:
+        """What its values are: losses, or what it asks about instead."""
+        return value_name(self.asked)
 
     @cached_property
     def transitions(self) -> tuple[Transition | None, ...]:
@@ -110,7 +117,12 @@ class QueryHistory:
     @property
     def losses(self) -> tuple[float | None, ...]:
         """Loss per token at each checkpoint, nats; None where it was not scored, or asks about something else."""
-        return tuple(standing.loss_per_token if standing and self.is_loss else None for standing in self.standings)
+        return self.values if self.is_loss else (None,) * len(self.standings)
+
+    @property
+    def values(self) -> tuple[float | None, ...]:
+        """Its value at each checkpoint; None where it was not scored."""
+        return tuple(standing.value if standing else None for standing in self.standings)
 
     @property
     def mean_rank_biased_overlap(self) -> float | None:

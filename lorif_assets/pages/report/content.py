@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from lorif_assets.data.content.query_objectives import asks_for_loss, value_name
 from lorif_assets.data.content.weighted_sets import member_rows
 from lorif_assets.data.passages import Part, passage_parts
 from lorif_assets.influences.exact_ranks import ExactRank
@@ -96,7 +97,12 @@ class QueryInfluences:
     @property
     def is_loss(self) -> bool:
         """Whether it asks about the loss of its completion, or of a span of it."""
-        return not self.asked or "span" in self.asked
+        return asks_for_loss(self.asked)
+
+    @property
+    def value_name(self) -> str:
+        """What `loss` is: a loss, or what the query asks about instead."""
+        return value_name(self.asked)
 
     @property
     def loss_per_token(self) -> float:

@@ -1,5 +1,6 @@
 """A lake that holds checkpoints, queries, examples and scores as rows, without a model having been run."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,7 +63,8 @@ class StoredScores:
         ]
         self.write(TRAINING_EXAMPLES, {"shard": SHARD}, rows)
 
-    def queries(self, *ids: str) -> None:
+    def queries(self, *ids: str, objectives: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        """Store the query set; `objectives` say what is asked about where that is not the completion's loss."""
         rows = [
             {
                 "query_id": name,
@@ -70,6 +72,7 @@ class StoredScores:
                 "format": "prompt_completion",
                 "prompt": f"prompt {name}",
                 "completion": f" completion {name}",
+                "objective": json.dumps(objectives[name]) if objectives and name in objectives else None,
                 "query_set_hash": content_hash(ids),
             }
             for row, name in enumerate(ids)

@@ -158,6 +158,19 @@ def test_a_query_that_the_older_checkpoint_was_not_scored_for_has_its_loss_and_n
     assert history(store, "q1").mean_rank_biased_overlap is None
 
 
+def test_the_values_of_a_contrast_are_not_stored_as_losses(store: StoredScores) -> None:
+    for name, value in (("step-3", 3.0), ("step-20", -0.5)):
+        store.scores(name, {"q0": EXAMPLES, "q1": EXAMPLES}, losses={"q1": value})
+    store.queries("q0", "q1", objectives={"q1": {"against": " another"}})
+    loss, contrast = rows(store).sort("query_id").to_dicts()
+    assert (loss["value_from"], loss["value_to"]) == (None, None)
+    assert None not in (loss["loss_per_token_from"], loss["loss_per_token_to"])
+    assert (contrast["loss_per_token_from"], contrast["loss_per_token_to"]) == (None, None)
+    # Not by token: of the two completions each has its own number.
+    assert (contrast["value_from"], contrast["value_to"]) == (6.0, -1.0)
+    assert history(store, "q1").value_name == "difference of the losses"
+
+
 def test_a_query_that_left_the_query_set_is_still_compared_where_it_was_scored(scored: StoredScores) -> None:
     scored.queries("q1")
     assert [query.query_id for query in comparison(scored).queries] == ["q1", "q0"]

@@ -56,7 +56,7 @@ def content(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ComparisonContent]
     return make
 
 
-def test_a_query_that_asks_about_something_else_than_a_loss_is_marked_and_has_none(
+def test_a_query_that_asks_about_something_else_than_a_loss_is_marked_and_its_value_named(
     content: Callable[..., ComparisonContent],
 ) -> None:
     plain = content()
@@ -64,6 +64,9 @@ def test_a_query_that_asks_about_something_else_than_a_loss_is_marked_and_has_no
     page = render(replace(plain, queries=(query, replace(query, query_id="q1", asked={"against": " opens."}))))
     assert "against <span" in page
     assert page.count("Loss per token along the checkpoints") == 1
+    assert page.count('class="number">Difference of the losses</th>') == 1
+    words = " ".join(html.unescape(re.sub("<[^>]+>", " ", page)).split())
+    assert "stayed difference of the losses −0.62" in words
     # The loss of the plain one alone: that of a contrast is a difference.
     mixed = replace(
         plain, queries=(query, replace(query, asked={"scalar": {"name": "f"}}, standings=(standing(9.0, "a"),) * 3))
