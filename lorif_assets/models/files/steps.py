@@ -40,19 +40,24 @@ def step_in_name(name: str, siblings: Collection[str] = ()) -> int | None:
     """Return the step that a name says, among the names beside it.
 
     Marked are numbers after `step`, `checkpoint`, `ckpt` or `iter`, as in `epoch=2-step=1e3` or `global_step500`. Else it is
-    the last number by which the name differs from others of its form, the number of its epoch, or the one that it ends
-    with. No step are the number in the name of a model (`llama-3-final`; `phi-2` beside `phi-2-tuned`) and the digits of
-    a commit, by which the hub's cache names folders.
+    the number of its epoch where others of its form have another, the last number by which it differs from those, the
+    number of its epoch, or the one that it ends with. No step are the number in the name of a model (`llama-3-final`;
+    `phi-2` beside `phi-2-tuned` or `checkpoint-20`) and the digits of a commit, by which the hub's cache names folders.
     """
     if (marked := _marked(name)) is not None or _COMMIT.fullmatch(name):
         return marked
-    numbers = _NUMBERS.findall(name)
-    alike = [_NUMBERS.findall(other) for other in siblings if _form(other) == _form(name)]
-    told = [number for k, number in enumerate(numbers) if any(other[k] != number for other in alike)]
+    alike = [other for other in siblings if _form(other) == _form(name)]
+    epoch = _EPOCH.search(name)
+    if epoch and any(_EPOCH.findall(other)[:1] != [epoch[1]] for other in alike):
+        return _whole(epoch[1])
+    numbers = [_NUMBERS.findall(other) for other in alike]
+    told = [number for k, number in enumerate(_NUMBERS.findall(name)) if any(other[k] != number for other in numbers)]
     if whole := [step for number in told if (step := _whole(number)) is not None]:
         return whole[-1]
-    is_of_model = not _NUMBERS.fullmatch(name) and any(other.startswith(name) for other in siblings if other != name)
-    said = _EPOCH.search(name) or (None if is_of_model else _AT_END.search(name))
+    is_of_model = not _NUMBERS.fullmatch(name) and any(
+        other.startswith(name) or is_marked(other) for other in siblings if other != name
+    )
+    said = epoch or (None if is_of_model else _AT_END.search(name))
     return _whole(said[1]) if said else None
 
 
@@ -91,7 +96,8 @@ def _marked(name: str) -> int | None:
 
 
 def _form(name: str) -> str:
-    return _NUMBERS.sub("#", name)
+    # By what no name can hold.
+    return _NUMBERS.sub("\0", name)
 
 
 def _whole(number: str) -> int | None:
