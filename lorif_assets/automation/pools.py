@@ -6,7 +6,7 @@ from collections.abc import Callable
 import dagster as dg
 
 from lorif_assets.assets.attribution_asset import AttributionAsset
-from lorif_assets.automation.dead_runs import fail_stalled_runs
+from lorif_assets.automation.dead_runs import fail_dead_runs, fail_stalled_runs
 from lorif_assets.automation.work import GROUP_TAG
 from lorif_assets.config.sections import AutomationSettings
 
@@ -19,7 +19,7 @@ def await_place(
     automation: AutomationSettings,
     announce: Callable[[str], None],
 ) -> None:
-    """Wait for a place in an asset's pool; one that a daemon's run holds on a machine that is gone becomes free too.
+    """Wait for a place in an asset's pool; one that a run holds that is killed meanwhile becomes free too.
 
     Args:
         instance: Dagster's instance.
@@ -33,6 +33,7 @@ def await_place(
             announce(f"waiting for a place in Dagster's pool {asset.definition.op.pool}, which {holders} holds")
             said = holders
         time.sleep(_LOOK_SECONDS)
+        fail_dead_runs(instance)
         fail_stalled_runs(instance, automation, GROUP_TAG)
 
 

@@ -1,5 +1,6 @@
 """Who waits for a place in a pool says so, and does not wait for a run that is dead."""
 
+import socket
 from pathlib import Path
 
 import dagster as dg
@@ -9,13 +10,21 @@ from dagster._core.test_utils import create_run_for_test
 
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.automation import pools
+from lorif_assets.automation.dead_runs import PROCESS_TAG
 from lorif_assets.automation.pools import await_place
 from lorif_assets.automation.work import GROUP_TAG
 from lorif_assets.config.sections import AutomationSettings
 
+_GONE = {PROCESS_TAG: f"{socket.gethostname()}:{2**22 + 1}:0.00"}
 
-def test_the_place_of_a_run_without_a_sign_of_life_becomes_free(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+
+@pytest.mark.parametrize(
+    ("tags", "stalled_after_seconds"),
+    [({GROUP_TAG: "gradient_factors step"}, 1), (_GONE, 900)],
+    ids=["silent", "killed"],
+)
+def test_the_place_of_a_run_that_is_dead_becomes_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tags: dict[str, str], stalled_after_seconds: int
 ) -> None:
     monkeypatch.setattr(pools, "_LOOK_SECONDS", 0.1)
     said: list[str] = []
@@ -24,9 +33,11 @@ def test_the_place_of_a_run_without_a_sign_of_life_becomes_free(
     ) as instance:
         storage = instance.event_log_storage
         storage.set_concurrency_slots("gpu", 1)
-        run = create_run_for_test(instance, status=DagsterRunStatus.STARTED, tags={GROUP_TAG: "gradient_factors step"})
+        run = create_run_for_test(instance, status=DagsterRunStatus.STARTED, tags=tags)
         storage.claim_concurrency_slot("gpu", run.run_id, "step")
-        await_place(instance, gradient_factors, AutomationSettings(stalled_after_seconds=1), said.append)
+        await_place(
+            instance, gradient_factors, AutomationSettings(stalled_after_seconds=stalled_after_seconds), said.append
+        )
         found = instance.get_run_by_id(run.run_id)
         assert found
         assert found.status is DagsterRunStatus.FAILURE
