@@ -50,7 +50,11 @@ def dead_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     for run in instance.get_runs(RunsFilter(statuses=_UNFINISHED)):
         machine, _, process = run.tags.get(PROCESS_TAG, "").partition(":")
         pid, _, start = process.partition(":")
-        if machine == socket.gethostname() and _is_gone(int(pid), float(start) if start else None):
+        if (
+            machine == socket.gethostname()
+            and _is_gone(int(pid), float(start) if start else None)
+            and not _is_inherited(instance, run)
+        ):
             dead.append(run)
     return dead
 
@@ -80,10 +84,18 @@ def fail_stalled_runs(instance: dg.DagsterInstance, automation: AutomationSettin
 
 
 def _fail(instance: dg.DagsterInstance, run: dg.DagsterRun, reason: str) -> None:
-    # First: a kill between the two leaves a run that is found again.
+    # Last that it failed: a kill before leaves a run that is found again.
     instance.add_run_tags(run.run_id, {KILLED_TAG: UNTOLD})
-    instance.report_run_failed(run, reason)
     instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    instance.report_run_failed(run, reason)
+
+
+def _is_inherited(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Return whether a run tries another one again and has not told its own process yet: Dagster copies the tags."""
+    if run.parent_run_id is None:
+        return False
+    parent = instance.get_run_by_id(run.parent_run_id)
+    return parent is None or parent.tags.get(PROCESS_TAG) == run.tags[PROCESS_TAG]
 
 
 def _is_gone(pid: int, start: float | None) -> bool:

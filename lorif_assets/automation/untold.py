@@ -3,6 +3,7 @@
 from functools import partial
 
 import dagster as dg
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
 from lorif_assets.automation.dead_runs import KILLED_TAG, TOLD, UNTOLD
 from lorif_assets.tracking import StoredRun, Tracking
@@ -17,7 +18,9 @@ def tell_what_is_untold(instance: dg.DagsterInstance, tracking: Tracking) -> Non
     """
     if tracking.uri is None:
         return
-    killed = {run.run_id for run in instance.get_runs(dg.RunsFilter(tags={KILLED_TAG: UNTOLD}))}
+    # A run that tries a killed one again has its tags.
+    over = dg.RunsFilter(tags={KILLED_TAG: UNTOLD}, statuses=FINISHED_STATUSES)
+    killed = {run.run_id for run in instance.get_runs(over)}
     if (killed or tracking.waiting) and tracking.settle(killed, partial(is_recorded, instance)):
         for run_id in killed:
             instance.add_run_tags(run_id, {KILLED_TAG: TOLD})

@@ -12,6 +12,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster import DagsterRunStatus
+from dagster._core.storage.tags import PARENT_RUN_ID_TAG, ROOT_RUN_ID_TAG
 from dagster._core.test_utils import create_run_for_test
 
 from lorif_assets.automation.dead_runs import KILLED_TAG, PROCESS_TAG, TOLD, UNTOLD, fail_dead_runs, process_tag
@@ -81,6 +82,49 @@ def test_a_run_that_was_made_and_never_started_is_dead_with_its_process(instance
     started(instance, process_tag(), DagsterRunStatus.NOT_STARTED)
     assert fail_dead_runs(instance) == [dead]
     assert status(instance, dead) is DagsterRunStatus.FAILURE
+
+
+def test_a_run_that_is_tried_again_from_the_ui_is_alive_with_the_tags_of_the_killed_one(
+    instance: dg.DagsterInstance, mlflow_uri: str
+) -> None:
+    dead = started(instance, f"{socket.gethostname()}:{ended_process()}")
+    fail_dead_runs(instance)
+    # As Dagster makes it.
+    again = create_run_for_test(
+        instance,
+        status=DagsterRunStatus.STARTING,
+        tags={**tags(instance, dead), PARENT_RUN_ID_TAG: dead, ROOT_RUN_ID_TAG: dead},
+        parent_run_id=dead,
+        root_run_id=dead,
+    ).run_id
+    assert fail_dead_runs(instance) == []
+    assert status(instance, again) is DagsterRunStatus.STARTING
+    tracking = Tracking(uri=mlflow_uri, experiment="tried again")
+    with tracking.materialization("step-1", "query_scores", {"dagster.run_id": again}, {}):
+        tell_what_is_untold(instance, tracking)
+        assert [child.is_finished for child in tracking.runs()] == [False]
+    assert tags(instance, dead)[KILLED_TAG] == TOLD
+    # Once it has told its own process, it may die as any other.
+    instance.add_run_tags(again, {PROCESS_TAG: f"{socket.gethostname()}:{ended_process()}"})
+    assert fail_dead_runs(instance) == [again]
+
+
+def test_a_kill_while_a_run_is_failed_leaves_no_place_taken(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    storage = instance.event_log_storage
+    dead = started(instance, f"{socket.gethostname()}:{ended_process()}")
+    storage.claim_concurrency_slot("gpu", dead, "step")
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "free_concurrency_slots_for_run", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fail_dead_runs(instance)
+    assert status(instance, dead) is not DagsterRunStatus.FAILURE
+    assert fail_dead_runs(instance) == [dead]
+    assert not storage.get_concurrency_info("gpu").active_slot_count
 
 
 @dg.asset
