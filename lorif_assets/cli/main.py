@@ -104,7 +104,8 @@ def _fault_of_records(error: Exception) -> str | None:
     if damaged := damaged_databases(home):
         return damage_in_words(damaged)
     # SQLite itself speaks of an input or output error where it finds no room for what it works with.
-    reason = unwritable(error) or ("the disk is full" if shutil.disk_usage(home).free < _ROOM_FOR_RECORDS else None)
+    is_full = home.is_dir() and shutil.disk_usage(home).free < _ROOM_FOR_RECORDS
+    reason = unwritable(error) or ("the disk is full" if is_full else None)
     return reason and (
         f"Dagster's records in {home} cannot be written: {reason}. Make room there, and start this again: what was finished "
         "is stored"

@@ -61,3 +61,14 @@ def test_where_dagster_s_records_have_no_room_their_home_is_named(
     said = "".join(result.output.split())
     assert "Dagster'srecordsin" in said
     assert "cannotbewritten:thediskisfull.Makeroomthere,andstartthisagain" in said
+
+
+def test_where_dagster_has_no_home_an_error_of_a_database_stays_what_it_is(
+    lorif: Lorif, config: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refused(*_: object) -> None:
+        raise OperationalError("SELECT 1", {}, sqlite3.OperationalError("no such table"))
+
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(commands.main, "get_command", lambda *_: click.Command("status", callback=refused))
+    assert isinstance(lorif("status").exception, OperationalError)
