@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from pathlib import Path
 from typing import Final
 
 import dagster as dg
@@ -26,7 +27,15 @@ def process_tag() -> str:
 
     The start time is part of it: a container that restarts keeps its name and gives out the same process ids again.
     """
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
+    return f"{this_machine()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
+
+
+def this_machine() -> str:
+    """Return the machine's name and, on Linux, whose process ids are seen here: containers may share the name."""
+    try:
+        return f"{socket.gethostname()}/{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return socket.gethostname()
 
 
 def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
@@ -39,8 +48,8 @@ def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     """
     dead = dead_runs(instance)
     for run in dead:
-        machine, _, process = run.tags[PROCESS_TAG].partition(":")
-        _fail(instance, run, f"its process {process.partition(':')[0]} on {machine} is gone: it was probably killed")
+        machine, pid, *_ = run.tags[PROCESS_TAG].split(":")
+        _fail(instance, run, f"its process {pid} on {machine.partition('/')[0]} is gone: it was probably killed")
     return [run.run_id for run in dead]
 
 
@@ -51,7 +60,7 @@ def dead_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
         machine, _, process = run.tags.get(PROCESS_TAG, "").partition(":")
         pid, _, start = process.partition(":")
         if (
-            machine == socket.gethostname()
+            machine == this_machine()
             and _is_gone(int(pid), float(start) if start else None)
             and not _is_inherited(instance, run)
         ):

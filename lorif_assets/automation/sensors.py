@@ -12,7 +12,6 @@ from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.automation.registration import active_names, new_partitions, register, retired_partitions
 from lorif_assets.automation.tracked_checks import check_tracking_sensor
 from lorif_assets.automation.unrecorded import unrecorded
-from lorif_assets.automation.untold import tell_what_is_untold
 from lorif_assets.automation.work import GROUP_TAG, IN_FLIGHT, given_up, work_to_do
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.settings import Settings
@@ -92,7 +91,6 @@ def automation_definitions(
             register(context.instance, freshness.discovered, active_names(freshness))
             fail_dead_runs(context.instance)
             fail_stalled_runs(context.instance, settings.automation, GROUP_TAG)
-            tell_what_is_untold(context.instance, freshness.project.tracking)
             due = shards_of(leftover_shards(freshness), settings.automation.on_removed, Fate.WITHDRAWN, Fate.CUT)
             if due:
                 names = in_short([leftover.shard for leftover in due])

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import dagster as dg
 
 from lorif_assets.assets.partitions import checkpoints_in
+from lorif_assets.automation.untold import tell_what_is_untold
 from lorif_assets.checks.latest_results import outcomes
 from lorif_assets.config.settings import Settings
 from lorif_assets.lake.attribution_tables import CHECKPOINTS
@@ -19,14 +20,16 @@ def check_tracking_sensor(settings: Settings) -> dg.SensorDefinition:
 
     @dg.run_status_sensor(
         name="check_tracking",
-        description="Tells MLflow what the checks of a run said, once it is over; computes nothing.",
+        description="Tells MLflow what the checks of a run said, once it is over, and of killed runs; computes nothing.",
         run_status=dg.DagsterRunStatus.SUCCESS,
         minimum_interval_seconds=settings.automation.interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def check_tracking(context: dg.RunStatusSensorContext, settings: dg.ResourceParam[Settings]) -> None:
         checkpoints = checkpoints_in(context.dagster_run.tags, context.instance)
-        track_checks(context.instance, Project.of(settings), checkpoints or ())
+        project = Project.of(settings)
+        tell_what_is_untold(context.instance, project.tracking)
+        track_checks(context.instance, project, checkpoints or ())
 
     return check_tracking
 

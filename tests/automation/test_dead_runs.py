@@ -1,7 +1,6 @@
 """Runs whose process is gone are failed, and block nobody."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,7 +14,15 @@ from dagster import DagsterRunStatus
 from dagster._core.storage.tags import PARENT_RUN_ID_TAG, ROOT_RUN_ID_TAG
 from dagster._core.test_utils import create_run_for_test
 
-from lorif_assets.automation.dead_runs import KILLED_TAG, PROCESS_TAG, TOLD, UNTOLD, fail_dead_runs, process_tag
+from lorif_assets.automation.dead_runs import (
+    KILLED_TAG,
+    PROCESS_TAG,
+    TOLD,
+    UNTOLD,
+    fail_dead_runs,
+    process_tag,
+    this_machine,
+)
 from lorif_assets.automation.jobs import ASSET_JOBS
 from lorif_assets.automation.run_executor import in_run_process
 from lorif_assets.automation.untold import tell_what_is_untold
@@ -48,7 +55,7 @@ def status(instance: dg.DagsterInstance, run_id: str) -> DagsterRunStatus:
 
 
 def test_a_run_whose_process_is_gone_is_failed_and_others_are_left(instance: dg.DagsterInstance) -> None:
-    dead = started(instance, f"{socket.gethostname()}:{ended_process()}")
+    dead = started(instance, f"{this_machine()}:{ended_process()}")
     alive, elsewhere = started(instance, process_tag()), started(instance, f"another-machine:{ended_process()}")
     assert fail_dead_runs(instance) == [dead]
     assert status(instance, dead) is DagsterRunStatus.FAILURE
@@ -56,19 +63,24 @@ def test_a_run_whose_process_is_gone_is_failed_and_others_are_left(instance: dg.
 
 
 def test_a_process_id_that_was_given_out_again_is_another_process(instance: dg.DagsterInstance) -> None:
-    dead = started(instance, f"{socket.gethostname()}:{os.getpid()}:{time.time() - 1e6:.2f}")
+    dead = started(instance, f"{this_machine()}:{os.getpid()}:{time.time() - 1e6:.2f}")
     assert fail_dead_runs(instance) == [dead]
 
 
 def test_of_a_run_that_tells_no_start_the_process_id_is_believed(instance: dg.DagsterInstance) -> None:
-    started(instance, f"{socket.gethostname()}:{os.getpid()}")
-    dead = started(instance, f"{socket.gethostname()}:{ended_process().partition(':')[0]}")
+    started(instance, f"{this_machine()}:{os.getpid()}")
+    dead = started(instance, f"{this_machine()}:{ended_process().partition(':')[0]}")
     assert fail_dead_runs(instance) == [dead]
+
+
+def test_a_container_that_shares_the_machine_s_name_is_another_machine(instance: dg.DagsterInstance) -> None:
+    started(instance, f"{this_machine()}0:{ended_process()}")
+    assert fail_dead_runs(instance) == []
 
 
 def test_what_a_dead_run_held_or_waited_for_goes_to_the_next(instance: dg.DagsterInstance) -> None:
     storage = instance.event_log_storage
-    dead = [started(instance, f"{socket.gethostname()}:{ended_process()}") for _ in range(2)]
+    dead = [started(instance, f"{this_machine()}:{ended_process()}") for _ in range(2)]
     for run_id in dead:
         storage.claim_concurrency_slot("gpu", run_id, "step")
     successor = started(instance, process_tag())
@@ -78,7 +90,7 @@ def test_what_a_dead_run_held_or_waited_for_goes_to_the_next(instance: dg.Dagste
 
 
 def test_a_run_that_was_made_and_never_started_is_dead_with_its_process(instance: dg.DagsterInstance) -> None:
-    dead = started(instance, f"{socket.gethostname()}:{ended_process()}", DagsterRunStatus.NOT_STARTED)
+    dead = started(instance, f"{this_machine()}:{ended_process()}", DagsterRunStatus.NOT_STARTED)
     started(instance, process_tag(), DagsterRunStatus.NOT_STARTED)
     assert fail_dead_runs(instance) == [dead]
     assert status(instance, dead) is DagsterRunStatus.FAILURE
@@ -87,7 +99,7 @@ def test_a_run_that_was_made_and_never_started_is_dead_with_its_process(instance
 def test_a_run_that_is_tried_again_from_the_ui_is_alive_with_the_tags_of_the_killed_one(
     instance: dg.DagsterInstance, mlflow_uri: str
 ) -> None:
-    dead = started(instance, f"{socket.gethostname()}:{ended_process()}")
+    dead = started(instance, f"{this_machine()}:{ended_process()}")
     fail_dead_runs(instance)
     # As Dagster makes it.
     again = create_run_for_test(
@@ -105,7 +117,7 @@ def test_a_run_that_is_tried_again_from_the_ui_is_alive_with_the_tags_of_the_kil
         assert [child.is_finished for child in tracking.runs()] == [False]
     assert tags(instance, dead)[KILLED_TAG] == TOLD
     # Once it has told its own process, it may die as any other.
-    instance.add_run_tags(again, {PROCESS_TAG: f"{socket.gethostname()}:{ended_process()}"})
+    instance.add_run_tags(again, {PROCESS_TAG: f"{this_machine()}:{ended_process()}"})
     assert fail_dead_runs(instance) == [again]
 
 
@@ -116,7 +128,7 @@ def test_a_kill_while_a_run_is_failed_leaves_no_place_taken(
         raise KeyboardInterrupt
 
     storage = instance.event_log_storage
-    dead = started(instance, f"{socket.gethostname()}:{ended_process()}")
+    dead = started(instance, f"{this_machine()}:{ended_process()}")
     storage.claim_concurrency_slot("gpu", dead, "step")
     with monkeypatch.context() as patch:
         patch.setattr(storage, "free_concurrency_slots_for_run", killed)
@@ -147,7 +159,7 @@ def test_a_run_that_a_daemon_launches_tells_its_process(instance: dg.DagsterInst
 def test_mlflow_is_told_of_a_dead_run_as_soon_as_it_can_be(
     instance: dg.DagsterInstance, mlflow_uri: str, tmp_path: Path
 ) -> None:
-    dead = started(instance, f"{socket.gethostname()}:{ended_process()}")
+    dead = started(instance, f"{this_machine()}:{ended_process()}")
     tracking = Tracking(uri=mlflow_uri, experiment="dead runs", queue=str(tmp_path / "queue"))
     with tracking.materialization("step-1", "query_scores", {"dagster.run_id": dead}, {}):
         pass

@@ -1,6 +1,5 @@
 """Who waits for a place in a pool says so, and does not wait for a run that is dead."""
 
-import socket
 from pathlib import Path
 
 import dagster as dg
@@ -10,12 +9,12 @@ from dagster._core.test_utils import create_run_for_test
 
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.automation import pools
-from lorif_assets.automation.dead_runs import PROCESS_TAG
+from lorif_assets.automation.dead_runs import PROCESS_TAG, this_machine
 from lorif_assets.automation.pools import await_place
 from lorif_assets.automation.work import GROUP_TAG
 from lorif_assets.config.sections import AutomationSettings
 
-_GONE = {PROCESS_TAG: f"{socket.gethostname()}:{2**22 + 1}:0.00"}
+_GONE = {PROCESS_TAG: f"{this_machine()}:{2**22 + 1}:0.00"}
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ def test_where_dagster_s_records_have_no_room_their_home_is_named(
         raise OperationalError("PRAGMA table_info", {}, sqlite3.OperationalError(words))
 
     monkeypatch.setattr(commands.main, "get_command", lambda *_: click.Command("status", callback=refused))
+    monkeypatch.setenv("DAGSTER_HOME", str(config[1].parent))
     monkeypatch.setattr("lorif_assets.cli.main.shutil.disk_usage", lambda _: SimpleNamespace(free=4_096))
     result = lorif("status")
     assert result.exit_code == 1
