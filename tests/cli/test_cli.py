@@ -390,8 +390,11 @@ def test_attribute_can_ask_about_a_span_or_a_contrast(lorif: Lorif, config: tupl
     whole, span, contrast = (
         lorif(*question, *more, *config) for more in ((), ("--span", "opens"), ("--against", " ends"))
     )
-    losses = [re.search(r"loss (\S+) nats", result.output) for result in (whole, span, contrast)]
-    assert len({found[1] for found in losses if found}) == 3
+    values = [
+        re.search(rf"{name} (\S+) nats", result.output)
+        for name, result in (("loss", whole), ("loss", span), ("difference of the losses", contrast))
+    ]
+    assert len({found[1] for found in values if found}) == 3
     assert "occurs 0 times" in message(lorif(*question, "--span", "closes", *config))
 
 
