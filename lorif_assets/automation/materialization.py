@@ -16,7 +16,7 @@ from lorif_assets.assets.partitions import (
 from lorif_assets.assets.training_examples import training_examples
 from lorif_assets.automation.dead_runs import fail_dead_runs
 from lorif_assets.automation.in_process_runs import execute_run
-from lorif_assets.automation.pools import await_place
+from lorif_assets.automation.pools import watched_pool
 from lorif_assets.automation.readiness import Waits
 from lorif_assets.automation.registration import active_names, register
 from lorif_assets.automation.run_tags import job_name, run_tags
@@ -122,9 +122,9 @@ def _updates(
         tried: set[str] = set()
         with partition_progress(asset.name, len(ready)):
             for stretch in stretches(asset, ready, instance):
-                await_place(instance, asset, project.settings.automation, announce)
                 try:
-                    _materialize(instance, assets, asset, stretch, project)
+                    with watched_pool(instance, asset, project.settings.automation, announce):
+                        _materialize(instance, assets, asset, stretch, project)
                 except (TooManyRejectedError, CannotWriteError) as error:
                     raise type(error)("\n".join([*errors, str(error)])) from error
                 except LorifError as error:

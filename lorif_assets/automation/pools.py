@@ -1,7 +1,8 @@
 """Dagster's pools: who holds the places that a step would wait for, and for how long one that is dead does."""
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
 
 import dagster as dg
 
@@ -13,26 +14,42 @@ from lorif_assets.config.sections import AutomationSettings
 _LOOK_SECONDS = 1.0
 
 
-def await_place(
+@contextmanager
+def watched_pool(
     instance: dg.DagsterInstance,
     asset: AttributionAsset,
     automation: AutomationSettings,
     announce: Callable[[str], None],
-) -> None:
-    """Wait for a place in an asset's pool; one that a run holds that is killed meanwhile becomes free too.
+) -> Iterator[None]:
+    """Say who holds all places of an asset's pool, and fail those that die while the block waits for one.
+
+    The block waits in Dagster's own order, in which no run that asked later is before it.
 
     Args:
         instance: Dagster's instance.
-        asset: whose steps are to be executed.
+        asset: whose steps the block executes.
         automation: when a run without an event is taken for killed.
-        announce: called with who holds the places, in words, where there is none.
+        announce: called with what is waited for, in words.
     """
-    said = ""
-    while holders := pool_holders(instance, asset):
-        if holders != said:
-            announce(f"waiting for a place in Dagster's pool {asset.definition.op.pool}, which {holders} holds")
-            said = holders
-        time.sleep(_LOOK_SECONDS)
+    holders = pool_holders(instance, asset)
+    if not holders:
+        yield
+        return
+    announce(f"waiting for a place in Dagster's pool {asset.definition.op.pool}, which {holders} holds")
+    over = Event()
+    watch = Thread(target=_fail_dead_holders, args=(instance, asset, automation, over), daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watch.join()
+
+
+def _fail_dead_holders(
+    instance: dg.DagsterInstance, asset: AttributionAsset, automation: AutomationSettings, over: Event
+) -> None:
+    while not over.wait(_LOOK_SECONDS) and pool_holders(instance, asset):
         fail_dead_runs(instance)
         fail_stalled_runs(instance, automation, GROUP_TAG)
 

@@ -73,11 +73,14 @@ def _of_mlflow(instance: dg.DagsterInstance, tracked: Sequence[StoredRun]) -> It
         elif one.succeeded and run and is_over and not run.is_success and not is_recorded(instance, one):
             empty[one.asset].append(one.run_id)
     for asset, names in open_runs.items():
-        yield f"{asset}: MLflow still shows as running {_names(names)}, whose Dagster run is over; end it there as KILLED"
+        yield (
+            f"{asset}: MLflow still shows as running {_names(names)}, whose Dagster run is over; the next update ends it "
+            "if it was killed, else end it there as KILLED"
+        )
     for asset, names in empty.items():
         yield (
-            f"{asset}: MLflow has as finished {_names(names)}, whose Dagster run failed and recorded nothing; delete it there, "
-            "or materialize its partition again"
+            f"{asset}: MLflow has as finished {_names(names)}, whose Dagster run failed and recorded nothing; the next update "
+            "has it as killed if it was, else delete it there"
         )
 
 
