@@ -107,8 +107,8 @@ def _fault_of_records(error: Exception) -> str | None:
     is_full = home.is_dir() and shutil.disk_usage(home).free < _ROOM_FOR_RECORDS
     reason = unwritable(error) or ("the disk is full" if is_full else None)
     return reason and (
-        f"Dagster's records in {home} cannot be written: {reason}. Make room there, and start this again: what was finished "
-        "is stored"
+        f"Dagster's records, of the home {home}, cannot be written: {reason}. Make room there, and start this again: what was "
+        "finished is stored"
     )
 
 

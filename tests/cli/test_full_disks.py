@@ -60,7 +60,7 @@ def test_where_dagster_s_records_have_no_room_their_home_is_named(
     result = lorif("status")
     assert result.exit_code == 1
     said = "".join(result.output.split())
-    assert "Dagster'srecordsin" in said
+    assert f"Dagster'srecords,ofthehome{config[1].parent}," in said
     assert "cannotbewritten:thediskisfull.Makeroomthere,andstartthisagain" in said
 
 
