@@ -70,16 +70,17 @@ def in_training_order(
         top: the model beside the folders, if there is one, which was saved at the end too.
         base: that of the models which the settings name as the base model: no copy of the step that it began as.
     """
-    steps = sorted((one for one in models if one.step_is_named), key=lambda one: one.step or 0)
-    kept, same, notes = list(steps), dict[str, str](), list[str]()
+    named = sorted((one for one in models if one.step_is_named), key=lambda one: one.step or 0)
+    others, same, notes = list[Model](), dict[str, str](), list[str]()
     for one in (one for one in models if not one.step_is_named):
-        copied = None if one is base else next((step for step in steps if one.is_copy_of(step)), None)
+        copied = None if one is base else next((step for step in named if one.is_copy_of(step)), None)
         if copied:
             same[one.name] = f"{one.address} is {copied.name}: their files are the same"
-        elif says_final(one.name):
-            kept.append(_at_end(one, steps, notes))
         else:
-            kept.append(one)
+            others.append(one)
+    told = [one for one in others if one.step is not None and not says_final(one.name)]
+    steps = sorted([*named, *told], key=lambda one: one.step or 0)
+    kept = [*named, *(_at_end(one, steps, notes) if says_final(one.name) else one for one in others)]
     if top is None:
         return TrainingOrder(kept, [*same.values(), *notes], same)
     # The model that was saved at the end is the best step, where training kept that.

@@ -444,6 +444,22 @@ def test_times_that_do_not_follow_the_steps_say_nothing_of_a_model_saved_at_the_
     assert not found.notes
 
 
+@pytest.mark.parametrize("name", ["final", "."])
+@pytest.mark.parametrize("own", [None, 40])
+def test_a_model_saved_at_the_end_comes_after_steps_that_a_trainers_state_says(
+    run: Path, name: str, own: int | None
+) -> None:
+    for step in (20, 40, 60):
+        (run / f"checkpoint-{step}").rename(run / f"{'abc'[step // 20 - 1]}-saved")
+        (run / f"{'abc'[step // 20 - 1]}-saved/trainer_state.json").write_text(json.dumps({"global_step": step}))
+    shutil.copytree(run / "c-saved", run / name, dirs_exist_ok=True)
+    change_weights(run / name, 75.0)
+    (run / name / "trainer_state.json").unlink()
+    if own:
+        (run / name / "trainer_state.json").write_text(json.dumps({"global_step": own}))
+    assert names(look(run))[-2:] == [("c-saved", 60), ((run / name).name, own or 60)][:: -1 if own else 1]
+
+
 def test_the_number_in_a_models_name_is_no_step(run: Path) -> None:
     shutil.copytree(run / "checkpoint-60", run / "llama-3-final")
     change_weights(run / "llama-3-final", 75.0)
