@@ -244,6 +244,25 @@ def test_objects_that_are_the_same_are_compared_once_on_a_machine(
     assert [one.name for one in place.find()] == ["checkpoint-3"]
 
 
+def test_where_nothing_can_be_kept_objects_are_compared_again(
+    bucket: Any, saved_model: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("checkpoint-3", "final"):
+        for name, content in saved_model.items():
+            bucket.put_object(Bucket="lake", Key=f"runs/10/{folder}/{name}", Body=content)
+    place = ObjectStoreCheckpoints(path="s3://lake/runs/10")
+    monkeypatch.setattr(store_checkpoints, "copies_folder", lambda: Path("/dev/null"))
+    assert [one.name for one in place.find()] == ["checkpoint-3"]
+
+
+def test_a_trainers_state_that_was_removed_says_no_step(bucket: Any, saved_model: dict[str, bytes]) -> None:
+    for name, content in {**saved_model, "trainer_state.json": b'{"global_step": 60}'}.items():
+        bucket.put_object(Bucket="lake", Key=f"runs/11/epoch_3/{name}", Body=content)
+    assert [one.step for one in ObjectStoreCheckpoints(path="s3://lake/runs/11").find()] == [60]
+    bucket.delete_object(Bucket="lake", Key="runs/11/epoch_3/trainer_state.json")
+    assert [one.step for one in ObjectStoreCheckpoints(path="s3://lake/runs/11").find()] == [3]
+
+
 def test_a_trainers_state_says_the_step_at_the_first_look(bucket: Any, saved_model: dict[str, bytes]) -> None:
     for name, content in {**saved_model, "trainer_state.json": b'{"global_step": 60}'}.items():
         bucket.put_object(Bucket="lake", Key=f"runs/9/epoch_3/{name}", Body=content)

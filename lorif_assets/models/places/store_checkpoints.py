@@ -1,7 +1,7 @@
 """Checkpoints in an object store: folders below a URL, each copied to this machine when it is first needed."""
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
@@ -150,6 +150,9 @@ def _checkpoint(
     path = own.folder
     # An adapter says which base model it is on, and a trainer's state the step that a name does not say.
     read = {ADAPTER_CONFIG} if is_marked(folder) else {ADAPTER_CONFIG, TRAINER_STATE}
+    # What was copied and is no longer in the store says nothing of the model there now.
+    for name in read - {file.name for file in files}:
+        (path / name).unlink(missing_ok=True)
     with _as_checkpoint_errors():
         own.copies(file for file in files if file.name in read)
     return ObjectStoreCheckpoint(
@@ -175,8 +178,10 @@ def _same_objects(store: ObjectStore, file: StoredFile, other_store: ObjectStore
     with store.opened(file) as one, other_store.opened(other) as two:
         same = same_content(one, two, file.size)
     if same:
-        known.parent.mkdir(parents=True, exist_ok=True)
-        known.touch()
+        # Where nothing can be kept, they are compared again.
+        with suppress(OSError):
+            known.parent.mkdir(parents=True, exist_ok=True)
+            known.touch()
     return same
 
 
