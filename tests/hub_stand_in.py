@@ -3,12 +3,20 @@
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
 from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from lorif_assets.hub.connection import cache
+from lorif_assets.hub.names import HubName
+from lorif_assets.hub.snapshots import snapshot_of
+from lorif_assets.models.files.hub import fetch_folder
 
 TOKEN = "hf_only_for_tests_of_this_project"
 
@@ -168,3 +176,15 @@ def send(
     handler.end_headers()
     if has_body and handler.command != "HEAD":
         handler.wfile.write(content)
+
+
+def fetched(name: str) -> Path:
+    """Return the folder in the hub's cache that holds a model and what it is loaded from."""
+    found = HubName.parse(name)
+    return fetch_folder(snapshot_of(found), found.path)
+
+
+def bring_cache_without_lists(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Go on with the hub's cache in another place, without lists of files: as older versions of huggingface_hub left it."""
+    shutil.copytree(cache(), place, symlinks=True, ignore=shutil.ignore_patterns("trees"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(place))

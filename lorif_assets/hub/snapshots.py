@@ -76,12 +76,14 @@ class Snapshot:
         return blake2b(repr(sorted(hashes.items())).encode(), digest_size=16).hexdigest()
 
     def has_same(self, path: str, other: str) -> bool:
-        """Whether two files are the same by the hub's own hashes; False where it lists none.
+        """Whether two files are the same by the hub's own hashes; without a list of them, whether the cache holds them as one.
 
         Raises:
             HubError: as `files`.
         """
-        return bool(self._listed[path]) and self._listed[path] == self._listed[other]
+        if self._listed[path] and self._listed[other]:
+            return self._listed[path] == self._listed[other]
+        return (self.folder / path).resolve() == (self.folder / other).resolve()
 
     @cached_property
     def _listed(self) -> Mapping[str, str]:

@@ -12,7 +12,7 @@ from lorif_assets.hub import connection
 from lorif_assets.hub.downloads import downloads_within
 from lorif_assets.hub.names import HubName
 from lorif_assets.hub.snapshots import snapshot_of
-from tests.hub_stand_in import TOKEN, HubStandIn, send
+from tests.hub_stand_in import TOKEN, HubStandIn, bring_cache_without_lists, send
 
 FILES = {"README.md": b"# A set", "data/train.jsonl": b'{"text": "one"}\n', "data/test.jsonl": b'{"text": "two"}\n'}
 NAME = HubName.parse("hf://datasets/org/name")
@@ -127,15 +127,16 @@ def test_a_password_in_the_endpoint_is_not_shown(hub: HubStandIn, monkeypatch: p
     assert "secret" not in str(refused.value)
 
 
-def test_a_cache_without_a_list_of_files_is_taken_as_it_is_where_the_hub_is_out_of_reach(hub: HubStandIn) -> None:
-    """As older versions of huggingface_hub left it; a missing file is said and not opened."""
+def test_a_cache_without_a_list_of_files_is_taken_as_it_is_where_the_hub_is_out_of_reach(
+    hub: HubStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pinned = HubName.parse(f"hf://datasets/org/name@{hub.dataset('org/name').commit(FILES)}")
-    folder = snapshot_of(pinned).fetch(["data/train.jsonl"])
-    for listing in folder.parent.parent.glob("trees/*"):
-        listing.unlink()
+    snapshot_of(pinned).fetch(["data/train.jsonl"])
+    bring_cache_without_lists(tmp_path / "cache", monkeypatch)
     hub.close()
     snapshot = snapshot_of(pinned)
-    snapshot.fetch(["data/train.jsonl"])
+    assert snapshot.files == ("data/train.jsonl",)
+    snapshot.fetch(snapshot.files)
     with pytest.raises(HubError, match=r"data/test.jsonl of \S+ is not in the cache"):
         snapshot.fetch(["data/test.jsonl"])
 

@@ -9,11 +9,13 @@ import pytest
 from lorif_assets.config.sections import CheckpointSettings
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import CheckpointError
+from lorif_assets.hub.names import HubName
+from lorif_assets.hub.snapshots import snapshot_of
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.project import Project
 from resources.checkpoints import CheckpointsResource
-from tests.hub_stand_in import TOKEN, HubStandIn
+from tests.hub_stand_in import TOKEN, HubStandIn, bring_cache_without_lists
 
 
 def checkpoints(path: str, base: Path = Path("/nowhere")) -> Checkpoints:
@@ -143,6 +145,19 @@ def test_copies_of_a_step_in_other_folders_are_no_further_checkpoints(
         f"hf://org/run@{commit}/final is checkpoint-20: their files are the same",
     ]
     assert hub.downloads() == [".gitattributes"]
+
+
+def test_offline_copies_of_a_step_are_known_without_a_list_of_hashes(
+    hub: HubStandIn, saved_model: Mapping[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = run_of(saved_model, ("checkpoint-3/", "best/", "other/"))
+    files["best/model.safetensors"] = files["checkpoint-3/model.safetensors"]
+    commit = hub.model("org/run").commit(files)
+    snapshot = snapshot_of(HubName.parse(f"hf://org/run@{commit}"))
+    snapshot.fetch(snapshot.files)
+    bring_cache_without_lists(tmp_path / "cache", monkeypatch)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert names_and_steps(f"org/run@{commit}") == [("other", None), ("checkpoint-3", 3)]
 
 
 def test_a_trainers_state_says_the_step_that_a_name_does_not_say(
