@@ -18,27 +18,6 @@ _CACHED_MODEL = "models--"
 _DESCRIPTION = (".json", ".jinja", ".txt", ".model", ".py")
 
 
-def fetch(name: str) -> Path:
-    """Return the folder in the hub's cache that holds a model's files, downloaded where they are not there yet.
-
-    Configuration, tokenizer, code and safetensors weights are; pickled weights never are.
-
-    Args:
-        name: `hf://org/name@revision/folder`, or the same without `hf://`; revision and folder may be left out.
-
-    Raises:
-        CheckpointError: the hub has no such repository or revision, refuses or cannot be asked, or there are no safetensors.
-    """
-    try:
-        found = HubName.parse(name if is_hub_name(name) else f"{PREFIX}{name}")
-        if found.kind != "model":
-            raise CheckpointError(f"{name} is a data set; expected a model, hf://org/name")
-        snapshot = snapshot_of(found)
-        return fetch_folder(snapshot, found.path)
-    except HubError as error:
-        raise CheckpointError(str(error)) from error
-
-
 def described_model(name: str, revision: str | None) -> Path:
     """Return the folder in the hub's cache that holds a model's configuration and tokenizer; of its weights, those of before.
 

@@ -9,9 +9,8 @@ import pytest
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.files.artifacts import assembled
 from lorif_assets.models.files.checkpoint_files import CheckpointFiles
-from lorif_assets.models.files.hub import fetch
 from lorif_assets.models.places.hub_checkpoints import HubCheckpoints
-from tests.hub_stand_in import HubStandIn
+from tests.hub_stand_in import HubStandIn, fetched
 
 TOOL_USE = "additional_chat_templates/tool_use.jinja"
 
@@ -94,7 +93,7 @@ def test_a_model_on_the_hub_has_one_version_on_all_machines_whether_its_files_ar
 def test_they_are_fetched_from_the_hub(folder: Path, hub: HubStandIn, place: str) -> None:
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     hub.model("org/tools").commit({f"{place}{name}": content for name, content in files.items()})
-    assert templates(fetch(f"hf://org/tools@main/{place}".rstrip("/"))) == templates(folder)
+    assert templates(fetched(f"hf://org/tools@main/{place}".rstrip("/"))) == templates(folder)
 
 
 def test_they_are_found_in_an_artifact(folder: Path, tmp_path: Path) -> None:

@@ -2,21 +2,21 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 
-from lorif_assets.errors import CheckpointError
+from lorif_assets.errors import CheckpointError, HubError
 from lorif_assets.models.checkpoints import CheckpointFiles
-from lorif_assets.models.files.hub import fetch
-from tests.hub_stand_in import HubStandIn
+from tests.hub_stand_in import HubStandIn, fetched
 
 
-def test_a_model_is_fetched_by_either_form_of_its_name(hub: HubStandIn, saved_model: Mapping[str, bytes]) -> None:
+def test_a_model_at_a_branch_lies_where_that_at_its_commit_does(
+    hub: HubStandIn, saved_model: Mapping[str, bytes]
+) -> None:
     commit = hub.model("org/tiny").commit(saved_model)
-    folder = fetch("org/tiny")
+    folder = fetched("hf://org/tiny")
     CheckpointFiles("tiny", folder, None).check()
-    assert fetch("hf://org/tiny") == fetch(f"hf://org/tiny@{commit}") == folder
+    assert fetched("hf://org/tiny") == fetched(f"hf://org/tiny@{commit}") == folder
 
 
 def test_of_weights_in_several_forms_those_that_transformers_loads_are_fetched(
@@ -30,7 +30,7 @@ def test_of_weights_in_several_forms_those_that_transformers_loads_are_fetched(
         "tf_model.h5",
     )
     hub.model("org/tiny").commit({**saved_model, **dict.fromkeys(others, b"large")})
-    folder = fetch("org/tiny")
+    folder = fetched("hf://org/tiny")
     assert [file.name for file in folder.glob("*.safetensors")] == ["model.safetensors"]
     assert not {*others} & set(hub.downloads())
 
@@ -42,7 +42,7 @@ def test_weights_in_several_files_are_those_of_the_index(hub: HubStandIn, saved_
     hub.model("org/tiny").commit(
         {**rest, **dict.fromkeys([*parts, "consolidated.safetensors"], b"x"), "model.safetensors.index.json": index}
     )
-    assert sorted(file.name for file in fetch("org/tiny").glob("*.safetensors")) == parts
+    assert sorted(file.name for file in fetched("hf://org/tiny").glob("*.safetensors")) == parts
 
 
 def test_a_model_in_a_folder_of_its_repository_is_fetched_alone(
@@ -50,7 +50,7 @@ def test_a_model_in_a_folder_of_its_repository_is_fetched_alone(
 ) -> None:
     folders = {f"{folder}/{name}": content for folder in ("step-1", "step-2") for name, content in saved_model.items()}
     hub.model("org/run").commit(folders)
-    folder = fetch("hf://org/run@main/step-2")
+    folder = fetched("hf://org/run@main/step-2")
     CheckpointFiles("step-2", folder, 2).check()
     assert folder.name == "step-2"
     assert all(path.startswith(("step-2/", "README", ".git")) for path in hub.downloads())
@@ -62,30 +62,17 @@ def test_pickled_weights_are_refused_and_not_downloaded(hub: HubStandIn, saved_m
     with pytest.raises(
         CheckpointError, match=r"hf://org/old@\w{40} has no \*.safetensors weights; found pytorch_model.bin"
     ):
-        fetch("org/old")
+        fetched("hf://org/old")
     assert "pytorch_model.bin" not in hub.downloads()
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("org/none", "has no model 'org/none'"),
-        ("hf://datasets/org/name", "is a data set; expected a model"),
-        ("hf://llama", "no name of a repository"),
-    ],
-)
-def test_what_is_no_model_is_said(hub: HubStandIn, name: str, message: str) -> None:
-    with pytest.raises(CheckpointError, match=message):
-        fetch(name)
 
 
 def test_offline_a_model_in_the_cache_is_found(
     hub: HubStandIn, saved_model: Mapping[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.model("org/tiny").commit(saved_model)
-    folder: Path = fetch("org/tiny")
+    folder = fetched("hf://org/tiny")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     hub.close()
-    assert fetch("org/tiny") == folder
-    with pytest.raises(CheckpointError, match=r"hf://org/other, revision 'main', is not in the cache .*offline mode"):
-        fetch("org/other")
+    assert fetched("hf://org/tiny") == folder
+    with pytest.raises(HubError, match=r"hf://org/other, revision 'main', is not in the cache .*offline mode"):
+        fetched("hf://org/other")
