@@ -25,7 +25,7 @@ from lorif_assets.automation.sensors import automation_definitions
 from lorif_assets.automation.work import MOST_PARTITIONS, Work
 from lorif_assets.cli.status import show_status
 from lorif_assets.data.shards import survey
-from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.project import Project
 from resources import dagster_resources
 

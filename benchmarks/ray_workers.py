@@ -21,7 +21,7 @@ from lorif_assets.compute.shard_work import Engine, Step, Worker, results
 from lorif_assets.config.compute import ComputeSettings
 from lorif_assets.config.settings import CONFIG_NAME
 from lorif_assets.data.rows.rejected_share import RejectedShare
-from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.project import Project
 
 LOG = logging.getLogger("benchmark")

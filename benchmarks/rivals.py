@@ -34,7 +34,7 @@ from lorif_assets.evaluation.methods.ekfac_cg import conjugate_gradient_scores
 from lorif_assets.evaluation.methods.inputs import MethodInputs
 from lorif_assets.evaluation.retraining.external_truth import subset_truth
 from lorif_assets.evaluation.retraining.ground_truth import read_ground_truth
-from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.mathematics.evaluation.datamodeling import linear_datamodeling_scores
 from lorif_assets.mathematics.evaluation.one_bit_codes import (
     PrincipalAxes,

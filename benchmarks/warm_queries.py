@@ -103,7 +103,8 @@ def enlarge(root: Path, setting: Setting) -> None:
     """Repeat the shard's rows and copy the shard, and fit the curvature to all examples."""
     from lorif_assets.attribution.checkpoints.checkpoint import StoredCheckpoint
     from lorif_assets.attribution.fitting.fit_curvature import commit_row, fitted_row
-    from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, TRAINING_EXAMPLES
+    from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
+    from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
     from lorif_assets.project import Project
 
     project = Project.open(root / "lorif.toml")

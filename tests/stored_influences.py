@@ -12,12 +12,11 @@ from lorif_assets.lake.attribution_tables import (
     CHECKPOINT_COMPARISONS,
     CHECKPOINTS,
     GRADIENT_FACTORS,
-    QUERY_EXAMPLES,
     QUERY_SCORES,
     QUERY_SUMMARIES,
     RELATIVE_SCORES,
-    TRAINING_EXAMPLES,
 )
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.evaluation_tables import EVALUATED_SCORES, EVALUATION_FIGURES, METHOD_COSTS
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema

@@ -20,7 +20,8 @@ from lorif_assets.config.settings import CONFIG_VARIABLE
 from lorif_assets.demo.cluster.nodes import ray_nodes
 from lorif_assets.demo.cluster.services import ended, postgres, require_programs
 from lorif_assets.errors import LorifError
-from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema
 from tests.conftest import SHARDS, free_port, write_tiny_project

@@ -31,7 +31,7 @@ from lorif_assets.data.id_lists import ids_of_file
 from lorif_assets.data.passages import with_passages
 from lorif_assets.data.questions import Question, completion_question, conversation_question, row_question
 from lorif_assets.errors import NotStoredError, SourceError
-from lorif_assets.lake.attribution_tables import EXAMPLE_CONTENT, QUERY_EXAMPLES
+from lorif_assets.lake.data_tables import EXAMPLE_CONTENT, QUERY_EXAMPLES
 from lorif_assets.lake.kept_reads import KeptReads
 from lorif_assets.models.free_memory import host_memory
 from lorif_assets.project import Project

@@ -5,7 +5,8 @@ import polars as pl
 from lorif_assets.attribution.scores.stored_rankings import Ranking, check_ranking, rows_beside_scores, stored_ranking
 from lorif_assets.data.passages import passage_text
 from lorif_assets.errors import MismatchError
-from lorif_assets.lake.attribution_tables import EXACT_SCORES, QUERY_EXAMPLES, QUERY_SCORES
+from lorif_assets.lake.attribution_tables import EXACT_SCORES, QUERY_SCORES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES
 from lorif_assets.project import Project
 
 

@@ -22,7 +22,8 @@ from lorif_assets.data.rows.rejected_share import RejectedShare
 from lorif_assets.data.stored_examples import stored_shard_hashes
 from lorif_assets.errors import LorifError, MismatchError
 from lorif_assets.freshness.attribution import stale_factors
-from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.pages.tracked_facts import training_datasets
 from lorif_assets.tracking.partition_figures import PartitionFigures, combined_figures

@@ -23,7 +23,8 @@ from lorif_assets.attribution.scores.score_modes import ReadQuerySet
 from lorif_assets.attribution.scores.score_rows import MOST_PAIRS
 from lorif_assets.errors import LorifError
 from lorif_assets.freshness.attribution import stale_group_scores
-from lorif_assets.lake.attribution_tables import GROUP_SCORES, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import GROUP_SCORES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 
 
 @attribution_asset(

@@ -28,7 +28,7 @@ from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.influcoder.sampling import Role, SampledText, Split, draw_sample
 from lorif_assets.influcoder.teachers import gradient_cosines, lorif_ranks
 from lorif_assets.influcoder.text_views import anchor_text, pool_text
-from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.influcoder_tables import INFLUENCE_TARGETS
 from lorif_assets.lake.lake import Lake
 

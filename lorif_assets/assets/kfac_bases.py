@@ -20,7 +20,8 @@ from lorif_assets.attribution.fitting.measured_width import WidthTrial
 from lorif_assets.data.rows.rejected import rejected_table
 from lorif_assets.data.rows.rejected_share import RejectedShare
 from lorif_assets.freshness.attribution import stale_bases
-from lorif_assets.lake.attribution_tables import KFAC_BASES, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import KFAC_BASES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 
 _SHOWN = (
     "rank",

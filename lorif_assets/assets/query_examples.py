@@ -15,7 +15,7 @@ from lorif_assets.data.rows.rejected_share import RejectedShare
 from lorif_assets.data.shards import read_source
 from lorif_assets.errors import LorifError
 from lorif_assets.freshness.attribution import stale_query_examples
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES
 from lorif_assets.lake.table_writing import with_constants
 
 

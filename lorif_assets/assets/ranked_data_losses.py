@@ -13,7 +13,7 @@ from lorif_assets.evaluation.retraining.ranked_data import (
     retrain_on_ranked_data,
     stored_ranked_data_versions,
 )
-from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 
 Measure = Callable[[str, EvaluatedScores, Mapping[str, str]], Mapping[str, Any]]
 """Stores what the losses of a partition say, and returns figures: given its key, the scores, and the models' versions."""

@@ -14,7 +14,7 @@ from lorif_assets.evaluation.methods.evaluated_scores import EvaluatedScores
 from lorif_assets.evaluation.removal_figures import removal_figures
 from lorif_assets.evaluation.retraining.ranked_data import REMOVAL
 from lorif_assets.freshness.evaluation import stale_removal_losses
-from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.evaluation_tables import REMOVAL_LOSSES
 
 

@@ -16,7 +16,7 @@ from lorif_assets.data.rows.rejected_share import RejectedShare
 from lorif_assets.data.shards import Survey, passed_over_notice, read_shard, survey
 from lorif_assets.errors import SourceError, TooManyRejectedError
 from lorif_assets.freshness.attribution import stale_training_examples
-from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.file_constants import logged_rows
 from lorif_assets.lake.table_writing import with_constants
 

@@ -26,7 +26,7 @@ from lorif_assets.attribution.stored.curvatures import curvature_of
 from lorif_assets.data.questions import Question
 from lorif_assets.data.tokens.tokenization import TokenizedExample
 from lorif_assets.errors import CheckpointError, MismatchError, NotStoredError, SettingsError, SourceError
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES
 from lorif_assets.progress import Progress
 from lorif_assets.project import Project
 

@@ -14,7 +14,8 @@ from dagster._core.definitions.data_version import DATA_VERSION_IS_USER_PROVIDED
 from lorif_assets.assets import partitions
 from lorif_assets.data.examples import hash_of_rows
 from lorif_assets.freshness.leftovers import Fate, LeftoverShard, removed_shards, shards_of
-from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, KEPT_SHARDS, REJECTED, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
+from lorif_assets.lake.data_tables import KEPT_SHARDS, REJECTED, TRAINING_EXAMPLES
 from lorif_assets.lake.influcoder_tables import INFLUENCE_EMBEDDINGS
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_writing import with_constants

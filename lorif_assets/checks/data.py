@@ -9,7 +9,7 @@ from lorif_assets.config.settings import Settings
 from lorif_assets.data.shards import in_short
 from lorif_assets.freshness.leftovers import Fate, leftover_shards
 from lorif_assets.freshness.view import Freshness
-from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
 from resources import inspected_project

@@ -9,7 +9,8 @@ from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.attribution.checkpoints.learned_by_heart import NOTEWORTHY_SHARE, REMEDY, learned_by_heart
 from lorif_assets.checks.check_result import check_result
 from lorif_assets.data.stored_examples import stored_shard_hashes
-from lorif_assets.lake.attribution_tables import CHECKPOINTS, GRADIENT_FACTORS, REJECTED, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import CHECKPOINTS, GRADIENT_FACTORS
+from lorif_assets.lake.data_tables import REJECTED, TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 
 

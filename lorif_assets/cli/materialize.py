@@ -18,7 +18,7 @@ from lorif_assets.data.rows.rejection_reasons import in_words, rows_set_aside
 from lorif_assets.errors import LorifError
 from lorif_assets.freshness.leftovers import Leftovers
 from lorif_assets.freshness.view import Asked, Freshness
-from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.pages.number_format import counted
 from lorif_assets.pages.terminal_console import TerminalConsole
 from lorif_assets.project import Project

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from lorif_assets.data.content.columns import ContentFormat
 from lorif_assets.data.content.token_masks import SEQUENCE_ENDS, SEQUENCE_NUMBERS
-from lorif_assets.lake.attribution_tables import REJECTED
+from lorif_assets.lake.data_tables import REJECTED
 from lorif_assets.lake.file_constants import file_constants
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema

@@ -20,7 +20,7 @@ from lorif_assets.data.rows.rejected import RejectedRow, UnusableRowError, encod
 from lorif_assets.data.rows.rejection_reasons import count_reasons, in_words
 from lorif_assets.data.rows.row_ids import text_of_id
 from lorif_assets.errors import SourceError
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 
 _FIRST_ROWS = 3
 """Of a shard without a usable row, whose reasons are told one by one."""

@@ -9,7 +9,7 @@ import polars as pl
 
 from lorif_assets.data.chats.conversations import Conversation, Message, is_trained
 from lorif_assets.data.chats.spoken_content import REASONING_FIELDS, spoken
-from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 
 _SHOWN_IDS = 64

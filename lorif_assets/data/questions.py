@@ -13,7 +13,7 @@ from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.rows.json_values import NestedTooDeepError
 from lorif_assets.data.rows.rejected import UnusableRowError
 from lorif_assets.errors import SourceError
-from lorif_assets.lake.attribution_tables import EXAMPLE_CONTENT
+from lorif_assets.lake.data_tables import EXAMPLE_CONTENT
 
 _CONTENT = (
     *("text", "prompt", "completion", "input_ids", "labels"),

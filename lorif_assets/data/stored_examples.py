@@ -3,7 +3,7 @@
 import polars as pl
 
 from lorif_assets.errors import MismatchError
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.file_constants import file_constants
 from lorif_assets.lake.lake import Lake
 

@@ -33,7 +33,8 @@ from lorif_assets.demo.queries import (
 )
 from lorif_assets.demo.relevance import bm25_top, topic_precision
 from lorif_assets.demo.training import Architecture, DemoModelConfig, train
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SCORES, REPORTS, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import QUERY_SCORES, REPORTS
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.pages.number_format import counted
 from lorif_assets.pages.terminal import print_influences
 from lorif_assets.project import Project

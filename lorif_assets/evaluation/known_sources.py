@@ -8,7 +8,7 @@ from jaxtyping import Bool
 
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.data.passages import passage_metadata
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 
 

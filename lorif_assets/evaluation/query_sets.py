@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from lorif_assets.config.settings import Settings
 from lorif_assets.data.query_files import query_files
 from lorif_assets.errors import MismatchError
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES
 from lorif_assets.lake.lake import Lake
 
 

@@ -22,12 +22,8 @@ from lorif_assets.explorer.spans import span_value
 from lorif_assets.influences.catalogue import stored_line
 from lorif_assets.influences.selection import Selection
 from lorif_assets.influences.wanted_rows import WantedRows
-from lorif_assets.lake.attribution_tables import (
-    GRADIENT_FACTORS,
-    PRECONDITIONER_TABLES,
-    QUERY_EXAMPLES,
-    TRAINING_EXAMPLES,
-)
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, PRECONDITIONER_TABLES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.remembered_rows import RememberingLake
 from lorif_assets.progress import watched
 

@@ -11,10 +11,9 @@ from lorif_assets.lake.attribution_tables import (
     GRADIENT_FACTORS,
     KFAC_BASES,
     PRECONDITIONER_TABLES,
-    QUERY_EXAMPLES,
     QUERY_SUMMARIES,
-    TRAINING_EXAMPLES,
 )
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.remembered_rows import RememberingLake
 
 COMPARED_TABLES = (

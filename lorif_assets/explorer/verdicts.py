@@ -8,7 +8,7 @@ from lorif_assets.config.recipe import Recipe
 from lorif_assets.errors import LorifError
 from lorif_assets.explorer.notices import COMPARED_TABLES
 from lorif_assets.influences.trust import CheckOutcome, Trust, trust
-from lorif_assets.lake.attribution_tables import REJECTED
+from lorif_assets.lake.data_tables import REJECTED
 from lorif_assets.lake.evaluation_tables import EVALUATION_FIGURES
 from lorif_assets.lake.remembered_rows import RememberingLake
 

@@ -28,12 +28,11 @@ from lorif_assets.lake.attribution_tables import (
     EXACT_SCORES,
     GROUP_SCORES,
     KFAC_BASES,
-    QUERY_EXAMPLES,
     QUERY_SUMMARIES,
     REPORTS,
     TOKEN_SCORES,
-    TRAINING_EXAMPLES,
 )
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.table_schema import TableSchema
 from lorif_assets.models.training.optimizer_states import optimizer_version
 

@@ -25,7 +25,7 @@ from lorif_assets.evaluation.retraining.ranked_data import (
 )
 from lorif_assets.freshness.stale import StalePartitions, stale_partitions
 from lorif_assets.freshness.view import Freshness
-from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.pages.evaluation.version import page_version, stored_page_versions
 
 _REASON = "the scores, the ground truth or the settings changed"

@@ -18,7 +18,7 @@ from lorif_assets.evaluation.subset_teacher import SubsetTeacher
 from lorif_assets.freshness.stale import MISSING, Stale, StalePartitions, stale_partitions
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.influcoder.stored import encoder_base_version
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.influcoder_tables import (
     INFLUCODER_AGREEMENT,
     INFLUCODER_ENCODERS,

@@ -16,13 +16,8 @@ from lorif_assets.data.shards import in_short
 from lorif_assets.freshness.attribution import stale_training_examples
 from lorif_assets.freshness.discovery import Discovered
 from lorif_assets.freshness.view import Freshness
-from lorif_assets.lake.attribution_tables import (
-    CHECKPOINTS,
-    GRADIENT_FACTORS,
-    KEPT_SHARDS,
-    QUERY_EXAMPLES,
-    TRAINING_EXAMPLES,
-)
+from lorif_assets.lake.attribution_tables import CHECKPOINTS, GRADIENT_FACTORS
+from lorif_assets.lake.data_tables import KEPT_SHARDS, QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.file_constants import file_constants
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema

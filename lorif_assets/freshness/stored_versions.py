@@ -12,9 +12,8 @@ from lorif_assets.lake.attribution_tables import (
     GRADIENT_FACTORS,
     KFAC_BASES,
     PRECONDITIONER_TABLES,
-    QUERY_EXAMPLES,
-    TRAINING_EXAMPLES,
 )
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.file_constants import file_constants
 from lorif_assets.lake.influcoder_tables import INFLUCODER_ENCODERS
 from lorif_assets.lake.lake import Lake

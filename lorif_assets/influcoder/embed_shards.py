@@ -15,7 +15,7 @@ from lorif_assets.errors import MismatchError
 from lorif_assets.influcoder.sampling import Role
 from lorif_assets.influcoder.stored import StoredEncoder
 from lorif_assets.influcoder.text_views import Decode, pool_text
-from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.influcoder_tables import INFLUENCE_EMBEDDINGS
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints

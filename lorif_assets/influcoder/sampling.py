@@ -18,7 +18,7 @@ from lorif_assets.config.influcoder import InflucoderSettings
 from lorif_assets.data.passages import passages
 from lorif_assets.errors import SourceError
 from lorif_assets.influcoder.text_views import Decode, pool_text
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 
 _LEAST = 2

@@ -14,7 +14,8 @@ from lorif_assets.data.content.scalars import require_unchanged
 from lorif_assets.data.content.weighted_sets import WEIGHTED, member_rows
 from lorif_assets.data.passages import Part, passage_metadata, passage_parts, passage_text
 from lorif_assets.errors import NotStoredError
-from lorif_assets.lake.attribution_tables import CHECKPOINTS, EXAMPLE_CONTENT, QUERY_EXAMPLES, QUERY_SUMMARIES
+from lorif_assets.lake.attribution_tables import CHECKPOINTS, QUERY_SUMMARIES
+from lorif_assets.lake.data_tables import EXAMPLE_CONTENT, QUERY_EXAMPLES
 from lorif_assets.lake.evaluation_tables import METHOD_COSTS
 from lorif_assets.lake.lake import Lake
 

@@ -11,7 +11,8 @@ from lorif_assets.data.passages import Part, passage_metadata, passage_parts
 from lorif_assets.errors import NotStoredError
 from lorif_assets.influences.catalogue import query_contents, scored_checkpoints
 from lorif_assets.influences.ranked import Side
-from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, QUERY_SCORES, QUERY_SUMMARIES, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, QUERY_SCORES, QUERY_SUMMARIES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 
 _QUERY = ["checkpoint", "query_set", "query_id"]

@@ -15,7 +15,7 @@ from lorif_assets.influences.selectable_rows import (
 )
 from lorif_assets.influences.selection import Selection
 from lorif_assets.influences.wanted_rows import WantedRows
-from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.project import Project
 
 _MOST_NAMED = 5

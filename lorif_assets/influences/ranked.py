@@ -12,7 +12,7 @@ from lorif_assets.attribution.scores.stored_rankings import Ranking, check_ranki
 from lorif_assets.config.methods import MethodName
 from lorif_assets.errors import NotStoredError
 from lorif_assets.influences.catalogue import ScoredQuery, scored_methods
-from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.evaluation_tables import EVALUATED_SCORES
 from lorif_assets.lake.lake import Lake
 

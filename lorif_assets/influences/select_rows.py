@@ -31,13 +31,8 @@ from lorif_assets.influences.selectable_rows import (
 from lorif_assets.influences.selection import Selection
 from lorif_assets.influences.set_influence import Weights, query_weights, set_influence
 from lorif_assets.influences.wanted_rows import WantedRows
-from lorif_assets.lake.attribution_tables import (
-    CHECKPOINTS,
-    GRADIENT_FACTORS,
-    KFAC_BASES,
-    QUERY_EXAMPLES,
-    TRAINING_EXAMPLES,
-)
+from lorif_assets.lake.attribution_tables import CHECKPOINTS, GRADIENT_FACTORS, KFAC_BASES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.project import Project
 
 _PAIR = ["shard", "example_id"]

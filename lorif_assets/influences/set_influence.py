@@ -15,7 +15,7 @@ from lorif_assets.data.passages import passage_text
 from lorif_assets.errors import NotStoredError, SettingsError
 from lorif_assets.evaluation.methods.lexical import LexicalIndex
 from lorif_assets.influences.catalogue import ScoredQuery, query_texts, scored_queries
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.mathematics.scores.rank_fusion import reciprocal_rank_fusion
 from lorif_assets.mathematics.scores.summed_influence import summed_influence

@@ -14,7 +14,8 @@ from lorif_assets.data.rows.rejected import rejected_counts
 from lorif_assets.data.rows.rejection_reasons import rows_set_aside
 from lorif_assets.evaluation.figures import MEAN
 from lorif_assets.influences.out_of_date import changed_since, up_to_date_by
-from lorif_assets.lake.attribution_tables import KFAC_BASES, QUERY_SUMMARIES, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import KFAC_BASES, QUERY_SUMMARIES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.evaluation_tables import EVALUATION_FIGURES
 from lorif_assets.lake.lake import Lake
 

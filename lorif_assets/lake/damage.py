@@ -13,8 +13,8 @@ from typing import Final
 import polars as pl
 
 from lorif_assets.errors import DamagedLakeError, StoreError
-from lorif_assets.lake.attribution_tables import REJECTED
 from lorif_assets.lake.checksums import checksum
+from lorif_assets.lake.data_tables import REJECTED
 from lorif_assets.lake.stored_files import StoredFiles
 from lorif_assets.lake.table_schema import TableSchema
 from lorif_assets.lake.tables import TABLES, command, maker

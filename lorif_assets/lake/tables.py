@@ -8,19 +8,16 @@ from lorif_assets.lake.attribution_tables import (
     EXACT_SCORES,
     GRADIENT_FACTORS,
     GROUP_SCORES,
-    KEPT_SHARDS,
     KFAC_BASES,
     PRECONDITIONER_TABLES,
-    QUERY_EXAMPLES,
     QUERY_SCORES,
     QUERY_SUMMARIES,
-    REJECTED,
     RELATIVE_SCORES,
     REPORTS,
     SCORE_SCANS,
     TOKEN_SCORES,
-    TRAINING_EXAMPLES,
 )
+from lorif_assets.lake.data_tables import KEPT_SHARDS, QUERY_EXAMPLES, REJECTED, TRAINING_EXAMPLES
 from lorif_assets.lake.evaluation_tables import (
     EVALUATED_SCORES,
     EVALUATION_FIGURES,

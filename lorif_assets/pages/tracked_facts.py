@@ -9,7 +9,8 @@ from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.settings import CONFIG_NAME, Settings
 from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.stored_examples import stored_shard_hashes
-from lorif_assets.lake.attribution_tables import CHECKPOINTS, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import CHECKPOINTS
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.pages import markdown
 from lorif_assets.project import Project

@@ -18,7 +18,8 @@ from lorif_assets.errors import (
     SettingsError,
     SourceError,
 )
-from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES, SVD_PRECONDITIONERS, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES, SVD_PRECONDITIONERS
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS

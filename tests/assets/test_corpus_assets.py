@@ -7,7 +7,7 @@ import pytest
 
 from lorif_assets.errors import SourceError
 from lorif_assets.freshness.sources import stale_shards
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, REJECTED, TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES, REJECTED, TRAINING_EXAMPLES
 from tests.conftest import QUERY_SET, ROWS_PER_SHARD, SHARDS, TinyProject
 
 

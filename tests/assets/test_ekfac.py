@@ -23,9 +23,9 @@ from lorif_assets.lake.attribution_tables import (
     GRADIENT_FACTORS,
     KFAC_BASES,
     QUERY_SCORES,
-    REJECTED,
     REPORTS,
 )
+from lorif_assets.lake.data_tables import REJECTED
 from lorif_assets.lake.table_schema import TableSchema
 from lorif_assets.mathematics.gradients.collector import GradientCollector, TokenBatch
 from lorif_assets.mathematics.gradients.gradient_sinks import GradientSink

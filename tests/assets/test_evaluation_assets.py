@@ -21,7 +21,8 @@ from lorif_assets.evaluation.retraining.ranked_data import (
     ranked_data_versions,
     set_proponents,
 )
-from lorif_assets.lake.attribution_tables import EXACT_SCORES, QUERY_SCORES, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import EXACT_SCORES, QUERY_SCORES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.evaluation_tables import (
     EVALUATED_SCORES,
     EVALUATION_FIGURES,

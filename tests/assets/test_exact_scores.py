@@ -9,7 +9,8 @@ import torch
 
 import lorif_assets
 from lorif_assets.errors import MismatchError
-from lorif_assets.lake.attribution_tables import EXACT_SCORES, QUERY_SCORES, REPORTS, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import EXACT_SCORES, QUERY_SCORES, REPORTS
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.models.devices import DeviceGroup
 from tests.conftest import CHECKPOINTS, QUERY_SET, TinyProject, private_copy
 

@@ -16,7 +16,8 @@ from lorif_assets.attribution.factors.factor_rows import factor_rows
 from lorif_assets.attribution.stored.factors import stored_factor_versions
 from lorif_assets.data.tokens.tokenization import TokenizedShard
 from lorif_assets.errors import LorifError, MismatchError
-from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, REJECTED, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
+from lorif_assets.lake.data_tables import REJECTED, TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.mathematics.gradients.collector import GradientCollector, TokenBatch
 from lorif_assets.mathematics.gradients.gradient_sinks import GradientSink

@@ -18,13 +18,8 @@ from lorif_assets.automation.withdrawal import withdraw
 from lorif_assets.checks import held_out_texts_are_apart
 from lorif_assets.demo.encoder import DemoEncoderConfig, make_encoder
 from lorif_assets.influcoder.sampling import SampledText, draw_sample
-from lorif_assets.lake.attribution_tables import (
-    QUERY_EXAMPLES,
-    QUERY_SCORES,
-    REJECTED,
-    RELATIVE_SCORES,
-    TRAINING_EXAMPLES,
-)
+from lorif_assets.lake.attribution_tables import QUERY_SCORES, RELATIVE_SCORES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES, REJECTED, TRAINING_EXAMPLES
 from lorif_assets.lake.influcoder_tables import (
     INFLUCODER_AGREEMENT,
     INFLUCODER_ENCODERS,

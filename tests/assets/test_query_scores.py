@@ -17,13 +17,8 @@ from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.rows.rejected import rejected_table
 from lorif_assets.data.tokens.tokenization import Objective, Term, TokenizedExample, TokenizedShard
 from lorif_assets.errors import LorifError, MismatchError, SourceError
-from lorif_assets.lake.attribution_tables import (
-    QUERY_EXAMPLES,
-    QUERY_SCORES,
-    QUERY_SUMMARIES,
-    REJECTED,
-    SVD_PRECONDITIONERS,
-)
+from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES, SVD_PRECONDITIONERS
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES, REJECTED
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.progress import Progress
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject

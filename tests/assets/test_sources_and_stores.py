@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, QUERY_SCORES, REJECTED, REPORTS
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, QUERY_SCORES, REPORTS
+from lorif_assets.lake.data_tables import REJECTED
 from lorif_assets.lake.lake import Lake
 from lorif_assets.project import Project
 from tests.conftest import CHECKPOINTS, QUERY_SET, TinyProject

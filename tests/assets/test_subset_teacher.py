@@ -12,7 +12,7 @@ from lorif_assets.assets.graph import ASSETS, EVALUATION
 from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import LorifError
-from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.influcoder_tables import INFLUENCE_TARGETS
 from tests.conftest import CHECKPOINTS, QUERY_SET, TinyProject
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from lorif_assets.attribution.checkpoints.model import AttributedModel
 from lorif_assets.errors import LorifError
-from lorif_assets.lake.attribution_tables import KFAC_BASES, REJECTED, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import KFAC_BASES
+from lorif_assets.lake.data_tables import REJECTED, TRAINING_EXAMPLES
 from lorif_assets.mathematics.gradients.collector import GradientCollector, TokenBatch
 from lorif_assets.mathematics.gradients.gradient_sinks import GradientSink
 from lorif_assets.mathematics.gradients.token_losses import sampled_targets

@@ -20,7 +20,7 @@ from lorif_assets.config.sources import Source
 from lorif_assets.data.shards import list_shards, read_shard
 from lorif_assets.errors import LorifError
 from lorif_assets.freshness.discovery import discover
-from lorif_assets.lake.attribution_tables import REJECTED, TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import REJECTED, TRAINING_EXAMPLES
 from resources import dagster_resources
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
 

@@ -10,12 +10,8 @@ from lorif_assets.assets.graph import assets_in_use
 from lorif_assets.automation.records import disagreements
 from lorif_assets.automation.withdrawal import cut
 from lorif_assets.freshness.leftovers import LeftoverShard
-from lorif_assets.lake.attribution_tables import (
-    CHECKPOINT_COMPARISONS,
-    QUERY_SCORES,
-    QUERY_SUMMARIES,
-    TRAINING_EXAMPLES,
-)
+from lorif_assets.lake.attribution_tables import CHECKPOINT_COMPARISONS, QUERY_SCORES, QUERY_SUMMARIES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
 
 _REPOSITORY = Path(__file__).parents[2]

@@ -22,13 +22,8 @@ from lorif_assets.checks.data import stored_shards_have_sources
 from lorif_assets.config.sources import Source
 from lorif_assets.freshness.leftovers import Fate, Leftovers, leftover_shards
 from lorif_assets.freshness.view import Freshness
-from lorif_assets.lake.attribution_tables import (
-    GRADIENT_FACTORS,
-    KEPT_SHARDS,
-    QUERY_SUMMARIES,
-    REJECTED,
-    TRAINING_EXAMPLES,
-)
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, QUERY_SUMMARIES
+from lorif_assets.lake.data_tables import KEPT_SHARDS, REJECTED, TRAINING_EXAMPLES
 from lorif_assets.project import Project
 from resources import dagster_resources
 from tests.automation.test_re_attribution import evaluate

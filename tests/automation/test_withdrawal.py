@@ -4,7 +4,8 @@ import polars as pl
 
 from lorif_assets.automation.withdrawal import removed_shards, withdraw
 from lorif_assets.freshness.discovery import discover
-from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, QUERY_SCORES, SVD_PRECONDITIONERS, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, QUERY_SCORES, SVD_PRECONDITIONERS
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from tests.conftest import CHECKPOINTS, SHARDS, TinyProject
 
 

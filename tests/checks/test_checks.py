@@ -17,10 +17,9 @@ from lorif_assets.lake.attribution_tables import (
     EKFAC_PRECONDITIONERS,
     GRADIENT_FACTORS,
     KFAC_BASES,
-    REJECTED,
     SVD_PRECONDITIONERS,
-    TRAINING_EXAMPLES,
 )
+from lorif_assets.lake.data_tables import REJECTED, TRAINING_EXAMPLES
 from lorif_assets.lake.table_schema import TableSchema
 from resources import dagster_resources
 from tests.conftest import CHECKPOINTS, ROWS_PER_SHARD, SHARDS, TinyProject, private_copy

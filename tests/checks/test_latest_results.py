@@ -6,7 +6,7 @@ from lorif_assets.assets.graph import ASSETS
 from lorif_assets.checks.data import example_ids_are_unique
 from lorif_assets.checks.latest_results import latest_results
 from lorif_assets.config.settings import Settings
-from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.project import Project
 from resources import dagster_resources
 from tests.stored_influences import put, stored_influences

@@ -18,13 +18,8 @@ from rich.console import Console
 
 from lorif_assets.cli.main import COMMANDS, main
 from lorif_assets.data.passages import with_passages
-from lorif_assets.lake.attribution_tables import (
-    GRADIENT_FACTORS,
-    QUERY_SCORES,
-    RELATIVE_SCORES,
-    SVD_PRECONDITIONERS,
-    TRAINING_EXAMPLES,
-)
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, QUERY_SCORES, RELATIVE_SCORES, SVD_PRECONDITIONERS
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.files.checkpoint_files import CheckpointFiles
 from lorif_assets.pages.terminal import print_influences

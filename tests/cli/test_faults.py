@@ -13,7 +13,8 @@ import pytest
 from click.testing import Result
 
 from lorif_assets.lake.attribution_tables import CHECKPOINTS as CHECKPOINT_TABLE
-from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, QUERY_SCORES, REPORTS, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, QUERY_SCORES, REPORTS
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from tests.cli.conftest import Lorif
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
 

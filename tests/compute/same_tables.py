@@ -11,9 +11,9 @@ from lorif_assets.lake.attribution_tables import (
     KFAC_BASES,
     QUERY_SCORES,
     QUERY_SUMMARIES,
-    REJECTED,
     SVD_PRECONDITIONERS,
 )
+from lorif_assets.lake.data_tables import REJECTED
 from lorif_assets.lake.delta_paths import scan_table
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema

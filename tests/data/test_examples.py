@@ -20,7 +20,7 @@ from lorif_assets.data.examples import NormalisedShard, normalise
 from lorif_assets.data.formats.reader import MalformedRow, RawShard
 from lorif_assets.data.shards import list_shards, read_shard
 from lorif_assets.errors import SourceError
-from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 
 ASSISTANT = {"role": "assistant", "content": "hi"}
 USER = {"role": "user", "content": "hello"}

@@ -27,7 +27,7 @@ from lorif_assets.data.shards import list_shards, read_shard
 from lorif_assets.data.source_rows import SourceRows, source_rows
 from lorif_assets.data.written_rows import write_parquet
 from lorif_assets.freshness.surroundings import look_around
-from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from tests.conftest import TinyProject
 
 IDS = [5, 6, 7, 8, 9]

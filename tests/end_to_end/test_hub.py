@@ -9,7 +9,7 @@ from rich.console import Console
 
 from lorif_assets.automation.sensors import automation_definitions
 from lorif_assets.cli.doctor import diagnose
-from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from resources import dagster_resources
 from tests.conftest import CHECKPOINTS, SHARDS, TinyProject
 from tests.hub_stand_in import HubStandIn

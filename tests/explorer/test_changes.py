@@ -15,7 +15,8 @@ from lorif_assets.explorer.application import application
 from lorif_assets.explorer.explorer import Explorer
 from lorif_assets.explorer.mcp_tools import TOOLS, called
 from lorif_assets.explorer.query_files import QueryFiles
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SCORES, QUERY_SUMMARIES, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.remembered_rows import RememberingLake
 from tests.stored_influences import LATE, SET, SHARD, put, stored_influences
 

@@ -15,7 +15,8 @@ from lorif_assets.config.recipe import Recipe
 from lorif_assets.explorer.answers import Answers
 from lorif_assets.explorer.application import application
 from lorif_assets.explorer.explorer import Explorer
-from lorif_assets.lake.attribution_tables import EXACT_SCORES, QUERY_EXAMPLES
+from lorif_assets.lake.attribution_tables import EXACT_SCORES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES
 from lorif_assets.lake.remembered_rows import RememberingLake
 from lorif_assets.pages.passages import codes
 from tests.explorer.test_json_api import ready

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from lorif_assets.explorer.spans import MarkedSpan, marked_span, span_value
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TOKEN_SCORES
+from lorif_assets.lake.attribution_tables import TOKEN_SCORES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES
 from tests.stored_influences import HOSTILE, LATE, SET, SHARD, put, stored_influences
 
 

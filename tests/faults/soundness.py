@@ -11,7 +11,8 @@ from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.automation.records import disagreements
 from lorif_assets.config.settings import load_settings
 from lorif_assets.freshness.view import Freshness
-from lorif_assets.lake.attribution_tables import QUERY_SCORES, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import QUERY_SCORES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.tables import TABLES
 from lorif_assets.project import Project

@@ -8,7 +8,7 @@ import pytest
 
 from lorif_assets.data.earlier_readings import unmarked
 from lorif_assets.data.rows.rejected import RejectedRow, rejected_table, replace_rejected
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.table_schema import TableSchema
 from tests.conftest import SHARDS, TinyProject
 

@@ -11,7 +11,7 @@ from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.config.sources import Source
 from lorif_assets.data.shards import list_shards
 from lorif_assets.lake.attribution_tables import CHECKPOINTS as CHECKPOINT_ROWS
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.table_schema import TableSchema
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
 

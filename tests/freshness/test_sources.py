@@ -14,7 +14,8 @@ from lorif_assets.data.formats.delta_buckets import BucketedTable
 from lorif_assets.data.shards import survey
 from lorif_assets.freshness.sources import stale_shards
 from lorif_assets.freshness.stale import MISSING
-from lorif_assets.lake.attribution_tables import CHECKPOINTS, GRADIENT_FACTORS, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import CHECKPOINTS, GRADIENT_FACTORS
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from tests.conftest import TinyProject
 
 BUCKETS = 4

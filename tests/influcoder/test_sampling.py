@@ -9,7 +9,7 @@ import pytest
 from lorif_assets.config.influcoder import InflucoderSettings
 from lorif_assets.errors import SourceError
 from lorif_assets.influcoder.sampling import Role, SampledText, Split, draw_sample
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema
 

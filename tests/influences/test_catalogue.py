@@ -14,7 +14,7 @@ from lorif_assets.influences.catalogue import (
     scored_query,
     stored_line,
 )
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES
 from lorif_assets.lake.lake import Lake
 from tests.stored_influences import EARLY, LATE, QUERIES, SET, stored_influences
 

@@ -5,7 +5,8 @@ import pytest
 
 from lorif_assets.influences.out_of_date import changed_since
 from lorif_assets.influences.trust import Standing, trust
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SUMMARIES, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import QUERY_SUMMARIES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS
 
 LAST = CHECKPOINTS[-1]

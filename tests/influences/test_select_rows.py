@@ -13,7 +13,7 @@ import lorif_assets
 from lorif_assets.config.settings import CONFIG_NAME
 from lorif_assets.data.written_rows import LINEAGE_KEY
 from lorif_assets.errors import MismatchError, NotStoredError, SettingsError
-from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
 
 NEWEST = CHECKPOINTS[1]

@@ -13,8 +13,9 @@ import pytest
 from lorif_assets.errors import DamagedLakeError, TableError
 from lorif_assets.lake import lake_tables as lake_tables_module
 from lorif_assets.lake import seals
-from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, KFAC_BASES, REJECTED
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, KFAC_BASES
 from lorif_assets.lake.damage import notes
+from lorif_assets.lake.data_tables import REJECTED
 from lorif_assets.lake.delta_paths import data_files
 from lorif_assets.lake.factor_row_groups import read_rows, scan_bytes
 from lorif_assets.lake.file_constants import file_constants

@@ -6,7 +6,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from lorif_assets.lake.attribution_tables import REJECTED, TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import REJECTED, TRAINING_EXAMPLES
 from lorif_assets.lake.file_constants import file_constants, logged_rows
 from lorif_assets.lake.lake import Lake
 

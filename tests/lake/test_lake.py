@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lorif_assets.errors import TableError
-from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, REJECTED
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
+from lorif_assets.lake.data_tables import REJECTED
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema
 from lorif_assets.lake.table_writing import drop

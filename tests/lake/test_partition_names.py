@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lorif_assets.lake.attribution_tables import REJECTED
+from lorif_assets.lake.data_tables import REJECTED
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.partition_names import partition_name, partition_names
 from lorif_assets.lake.table_writing import with_constants

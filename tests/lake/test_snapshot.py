@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from lorif_assets.lake.attribution_tables import REJECTED
+from lorif_assets.lake.data_tables import REJECTED
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.snapshot import LakeSnapshot
 

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from lorif_assets.lake.attribution_tables import EXAMPLE_CONTENT, QUERY_EXAMPLES, TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import EXAMPLE_CONTENT, QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.table_schema import TableSchema
 from lorif_assets.lake.tables import TABLES
 

@@ -13,7 +13,7 @@ from lorif_assets.attribution.scores.score_queries import PlainScorer
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokens.tokenization import TokenizedExample
 from lorif_assets.errors import MismatchError
-from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.lake import FactorFile
 from lorif_assets.mathematics.factors.codec import FactorCodec, decode, encode
 from lorif_assets.mathematics.factors.low_rank import GradientFactors, low_rank_factors, reconstruction_error

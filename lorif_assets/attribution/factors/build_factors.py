@@ -20,7 +20,8 @@ from lorif_assets.data.rows.rejected_share import RejectedShare
 from lorif_assets.data.rows.rejection_reasons import first_and_counts
 from lorif_assets.data.tokens.tokenization import n_tokens
 from lorif_assets.errors import MismatchError, SourceError
-from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.table_writing import with_constants
 from lorif_assets.lake.written_rows import WrittenRows
 

@@ -17,7 +17,7 @@ from lorif_assets.data.rows.rejected import RejectedRow
 from lorif_assets.data.rows.rejection_reasons import count_reasons, in_words
 from lorif_assets.data.tokens.tokenization import TokenizedExample, TokenizedShard, n_tokens
 from lorif_assets.errors import LorifError, MismatchError
-from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 
 if TYPE_CHECKING:

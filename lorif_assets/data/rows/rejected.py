@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from lorif_assets.data.rows.json_values import NestedTooDeepError, json_value
 from lorif_assets.data.rows.rejection_reasons import count_reasons
-from lorif_assets.lake.attribution_tables import REJECTED
+from lorif_assets.lake.data_tables import REJECTED
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_writing import with_constants
 

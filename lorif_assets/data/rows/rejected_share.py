@@ -10,7 +10,7 @@ import pyarrow as pa
 from lorif_assets.data.rows.rejected import replace_rejected
 from lorif_assets.data.rows.rejection_reasons import count_reasons, in_words
 from lorif_assets.errors import TooManyRejectedError
-from lorif_assets.lake.attribution_tables import REJECTED
+from lorif_assets.lake.data_tables import REJECTED
 from lorif_assets.lake.lake import Lake
 
 

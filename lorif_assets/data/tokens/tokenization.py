@@ -28,7 +28,7 @@ from lorif_assets.data.tokens.tokenizer_faults import encoded_apart
 from lorif_assets.data.tokens.tokenizer_trial import overruns
 from lorif_assets.data.tokens.truncation import count_front_tokens, truncate
 from lorif_assets.errors import SettingsError
-from lorif_assets.lake.attribution_tables import EXAMPLE_CONTENT
+from lorif_assets.lake.data_tables import EXAMPLE_CONTENT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

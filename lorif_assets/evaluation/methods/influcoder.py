@@ -11,7 +11,7 @@ from lorif_assets.influcoder.proposals import encoder_similarities
 from lorif_assets.influcoder.sampling import Role
 from lorif_assets.influcoder.stored import stored_encoder
 from lorif_assets.influcoder.text_views import anchor_text
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES
 
 _FP32_BYTES = 4
 

@@ -15,7 +15,7 @@ from lorif_assets.data.passages import passage_text
 from lorif_assets.data.rows.rejection_reasons import first_and_counts
 from lorif_assets.errors import MismatchError, SourceError
 from lorif_assets.evaluation.example_ids import require_unique_ids
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, REJECTED, TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES, REJECTED, TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.project import Project

@@ -17,7 +17,7 @@ from lorif_assets.errors import SettingsError
 from lorif_assets.evaluation.methods.evaluated_scores import EvaluatedScores
 from lorif_assets.evaluation.retraining.query_losses import query_set_losses
 from lorif_assets.evaluation.retraining.training_recipe import retrained_model, training_recipe
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.evaluation_tables import REMOVAL_LOSSES, SELECTION_LOSSES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema

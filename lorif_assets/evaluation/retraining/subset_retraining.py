@@ -17,7 +17,7 @@ from lorif_assets.evaluation.retraining.query_losses import query_set_losses
 from lorif_assets.evaluation.retraining.subset_names import subset_number
 from lorif_assets.evaluation.retraining.subset_truth import SubsetTruth
 from lorif_assets.evaluation.retraining.training_recipe import retrained_model, training_recipe
-from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.mathematics.evaluation.subsets import subset_members
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup

@@ -23,11 +23,8 @@ from lorif_assets.data.passages import asked_and_said, passage_metadata, passage
 from lorif_assets.data.stored_examples import stored_shard_hashes
 from lorif_assets.errors import MismatchError
 from lorif_assets.influcoder.stored import encoder_weights
-from lorif_assets.lake.attribution_tables import (
-    CHECKPOINT_COMPARISONS,
-    QUERY_EXAMPLES,
-    QUERY_SUMMARIES,
-)
+from lorif_assets.lake.attribution_tables import CHECKPOINT_COMPARISONS, QUERY_SUMMARIES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.pages.comparison.content import DEPTH, ComparisonContent, Example, Passage, QueryHistory, Standing
 from lorif_assets.pages.passages import example_parts

@@ -14,7 +14,7 @@ from lorif_assets.evaluation.methods.evaluated_scores import EvaluatedScores, me
 from lorif_assets.evaluation.retraining.external_truth import subset_truth
 from lorif_assets.evaluation.retraining.ground_truth import GroundTruth, read_ground_truth
 from lorif_assets.evaluation.retraining.subset_names import subsets
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES
 from lorif_assets.lake.evaluation_tables import (
     EVALUATION_FIGURES,
     METHOD_COSTS,

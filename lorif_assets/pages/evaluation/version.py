@@ -1,7 +1,7 @@
 """The version of an evaluation page: the hash of everything that it shows."""
 
 from lorif_assets.config.content_hash import content_hash
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES
 from lorif_assets.lake.evaluation_tables import (
     EVALUATION_FIGURES,
     EVALUATION_REPORTS,

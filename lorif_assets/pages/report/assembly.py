@@ -34,12 +34,8 @@ from lorif_assets.data.rows.rejected import rejected_counts
 from lorif_assets.data.rows.rejection_reasons import rows_set_aside
 from lorif_assets.errors import MismatchError
 from lorif_assets.influences.exact_ranks import ExactRank, exact_ranks
-from lorif_assets.lake.attribution_tables import (
-    GROUP_SCORES,
-    QUERY_EXAMPLES,
-    QUERY_SUMMARIES,
-    TOKEN_SCORES,
-)
+from lorif_assets.lake.attribution_tables import GROUP_SCORES, QUERY_SUMMARIES, TOKEN_SCORES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.pages.addresses import comparison_link
 from lorif_assets.pages.passages import WITHDRAWN, example_parts

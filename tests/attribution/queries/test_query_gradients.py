@@ -23,7 +23,8 @@ from lorif_assets.data.content.query_objectives import NO_SCALARS, ScalarRules
 from lorif_assets.data.questions import row_question
 from lorif_assets.data.tokens.tokenization import TokenizedExample
 from lorif_assets.errors import MismatchError, UnsoundQueryError
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SCORES, REPORTS, TOKEN_SCORES
+from lorif_assets.lake.attribution_tables import QUERY_SCORES, REPORTS, TOKEN_SCORES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES
 from lorif_assets.progress import watched
 from tests.conftest import CHECKPOINTS, SHARDS, TinyProject
 

@@ -10,7 +10,7 @@ from lorif_assets.data.rows.rejected import UnusableRowError
 from lorif_assets.data.tokens.rules import TokenRules
 from lorif_assets.data.tokens.tokenization import tokenize
 from lorif_assets.data.tokens.tokenizer_faults import encoded_apart
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES
 from tests.data.conftest import make_tokenizer
 
 ENDLESS = "x" * 100

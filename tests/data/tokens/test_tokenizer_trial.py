@@ -11,7 +11,7 @@ from tokenizers import Regex, normalizers, pre_tokenizers
 from lorif_assets.data.tokens import tokenizer_trial
 from lorif_assets.data.tokens.tokenization import tokenize
 from lorif_assets.data.tokens.tokenizer_trial import LONG, overruns
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES
 from tests.data.conftest import make_tokenizer
 
 # From each character on, all that follows is gone through and back again: some 10^11 steps.

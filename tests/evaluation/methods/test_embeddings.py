@@ -15,7 +15,7 @@ from lorif_assets.evaluation.methods.evaluated_scores import method_versions
 from lorif_assets.evaluation.methods.inputs import MethodInputs
 from lorif_assets.influcoder.encoder import TextEncoder
 from lorif_assets.influcoder.sampling import Role
-from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.models.devices import DeviceGroup
 from tests.conftest import CHECKPOINTS, QUERY_SET
 

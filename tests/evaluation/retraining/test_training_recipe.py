@@ -9,7 +9,7 @@ import pytest
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.errors import RetrainingError, SettingsError
 from lorif_assets.evaluation.retraining.training_recipe import retrain, retrained_model, training_recipe
-from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from lorif_assets.machine_locks import WAITS
 from tests import toy_recipe
 

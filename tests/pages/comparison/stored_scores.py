@@ -13,14 +13,8 @@ from lorif_assets.attribution.stored.versions import score_version
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import Settings
-from lorif_assets.lake.attribution_tables import (
-    CHECKPOINTS,
-    QUERY_EXAMPLES,
-    QUERY_SCORES,
-    QUERY_SUMMARIES,
-    RELATIVE_SCORES,
-    TRAINING_EXAMPLES,
-)
+from lorif_assets.lake.attribution_tables import CHECKPOINTS, QUERY_SCORES, QUERY_SUMMARIES, RELATIVE_SCORES
+from lorif_assets.lake.data_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema
 
