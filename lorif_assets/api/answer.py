@@ -12,7 +12,7 @@ from lorif_assets.attribution.pairs.token_rows import TOKEN_ROWS
 from lorif_assets.attribution.scores.group_sums import group_sums
 from lorif_assets.attribution.scores.score_queries import QueryScores
 from lorif_assets.attribution.scores.stored_rankings import WHEN_WHICH, Ranking
-from lorif_assets.data.content.query_objectives import SCALAR, asks_for_loss, value_name
+from lorif_assets.data.content.query_objectives import SCALAR, asks_for_loss, effects, value_name
 from lorif_assets.data.passages import asked_and_said, passage_metadata
 from lorif_assets.pages.answer import answer_html, opponents, proponents
 from lorif_assets.pages.passages import WITHDRAWN
@@ -29,7 +29,7 @@ _FIGURES = ("score_mean", "score_std", "top_10_share", "top_100_share")
 class Attribution:
     """What one completion was traced to.
 
-    A larger score means that training on the example lowered the loss of the completion more.
+    A larger score means that training on the example made the completion more likely, or of a scalar raised it more.
     """
 
     prompt: str
@@ -181,9 +181,10 @@ class Attribution:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
+        effect = effects(self.objective)
         sides = {
-            "Proponents: training on them lowered the loss of this completion": self.proponents,
-            "Opponents: training on them raised it": self.opponents,
+            f"Proponents: training on them {effect.proponents}": self.proponents,
+            f"Opponents: training on them {effect.opponents}": self.opponents,
             f"Relative proponents: {WHEN_WHICH['relative']}": self.relative_proponents.with_columns(
                 score="relative_score"
             ),

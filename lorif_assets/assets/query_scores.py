@@ -31,7 +31,7 @@ from lorif_assets.tracking.metric_names import metric_name
 
 _SHOWN_QUERIES, _SHOWN_EXAMPLES = 10, 3
 _COLUMNS = ("query", "rank", "example", "score")
-_FIGURES = ("loss_per_token", "top_10_share", "top_100_share")
+_WEIGHTS = {"loss_per_token": "tokens", "top_10_share": "queries", "top_100_share": "queries"}
 
 
 @attribution_asset(
@@ -124,7 +124,7 @@ def query_scores(run: PartitionRun) -> Materializations:
                     },
                 )
             if tracked:
-                tracked.partitions(by_set, sums={"queries"}, weights=dict.fromkeys(_FIGURES, "queries"))
+                tracked.partitions(by_set, sums={"queries", "tokens"}, weights=_WEIGHTS)
             # Before another run gets the devices: the memory is not free while a name refers to the model.
             del checkpoint, scoring
             failures.raise_cause_or_all()
@@ -162,10 +162,10 @@ def _figures(scored: QueryScores, queries: ReadQuerySet) -> dict[str, float]:
     summaries = scored.summaries
     of_loss = [query.example_id for query in queries.tokenized.examples if query.objective is None]
     losses = summaries.filter(pl.col("query_id").is_in(of_loss))
-    loss = float(losses["loss"].sum()) / max(int(losses["n_target_tokens"].sum()), 1)
+    tokens = int(losses["n_target_tokens"].sum())
     return {
         "queries": summaries.height,
-        **({} if losses.is_empty() else {"loss_per_token": loss}),
+        **({"tokens": tokens, "loss_per_token": float(losses["loss"].sum()) / tokens} if tokens else {}),
         "query_error": scored.query_error,
         "top_10_share": float(summaries["top_10_share"].to_numpy().mean()),
         "top_100_share": float(summaries["top_100_share"].to_numpy().mean()),
@@ -176,7 +176,7 @@ def _checkpoint_figures(query_set: str, figures: dict[str, float], examples: int
     """Return what the checkpoint's run says of a query set: its loss, and how concentrated its influence is."""
     return {
         "examples": examples,
-        **{metric_name(name, query_set): figures[name] for name in _FIGURES if name in figures},
+        **{metric_name(name, query_set): figures[name] for name in _WEIGHTS if name in figures},
     }
 
 

@@ -138,9 +138,9 @@ def _print(answers: Mapping[str, Attribution], top: int, ranking: Ranking, *, to
         console.print(f"{ranking}: {WHEN_WHICH[ranking]}")
         table = answer.table if ranking == "plain" else answer.relative
         if tokens:
-            print_tokens(console, table, answer.tokens, top)
+            print_tokens(console, table, answer.tokens, top, answer.objective)
         else:
-            print_influences(console, table, top, ranking)
+            print_influences(console, table, top, ranking, answer.objective)
 
 
 def _line(

@@ -9,7 +9,7 @@ import polars as pl
 
 from lorif_assets.config.methods import METHODS, MethodName
 from lorif_assets.data.chats.conversations import Conversation
-from lorif_assets.data.content.query_objectives import SCALAR, asks_for_loss, value_name
+from lorif_assets.data.content.query_objectives import SCALAR, Effects, asks_for_loss, effects, value_name
 from lorif_assets.data.content.scalars import require_unchanged
 from lorif_assets.data.content.weighted_sets import WEIGHTED, member_rows
 from lorif_assets.data.passages import Part, passage_metadata, passage_parts, passage_text
@@ -62,6 +62,11 @@ class ScoredQuery:
     def value_name(self) -> str:
         """What `loss` is: a loss, or what the query asks about instead."""
         return value_name(self.objective)
+
+    @property
+    def effects(self) -> Effects:
+        """What training on proponents and opponents did."""
+        return effects(self.objective)
 
     @property
     def members(self) -> list[tuple[float, tuple[Part, ...]]]:

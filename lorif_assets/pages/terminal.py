@@ -1,6 +1,6 @@
 """Influences as tables in a terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorif_assets.attribution.scores.stored_rankings import Ranking
+from lorif_assets.data.content.query_objectives import effects
 from lorif_assets.data.near_duplicates import near_duplicates
 from lorif_assets.data.passages import passage_metadata
 from lorif_assets.pages.answer import opponents, proponents
@@ -22,7 +23,9 @@ _MOST_TOKENS = 400
 _SHOWN_TOKENS = 3
 
 
-def print_influences(console: Console, table: pl.DataFrame, n_rows: int, ranking: Ranking = "plain") -> None:
+def print_influences(
+    console: Console, table: pl.DataFrame, n_rows: int, ranking: Ranking = "plain", asked: Container[str] = ()
+) -> None:
     """Print the leading proponents and opponents of one query.
 
     Args:
@@ -30,9 +33,10 @@ def print_influences(console: Console, table: pl.DataFrame, n_rows: int, ranking
         table: scores of one query with what the examples say, as `with_passages` gives them.
         n_rows: rows to print of each side.
         ranking: that the table's ranks are of.
+        asked: what the query asks about, as its objective has it; nothing where that is the loss of a completion.
     """
     column, which = ("score", "") if ranking == "plain" else ("relative_score", ", for their size")
-    for title, style, rows in _sides(table, which):
+    for title, style, rows in _sides(table, asked, which):
         printed = Table(title=title, title_justify="left", expand=True, title_style=style)
         printed.add_column("#", justify="right", width=3)
         printed.add_column("score", justify="right", width=9)
@@ -59,7 +63,9 @@ def _near(rows: Sequence[Mapping[str, Any]]) -> str:
     return f"\nnear-duplicates at rank {said}" if rows else ""
 
 
-def print_tokens(console: Console, table: pl.DataFrame, tokens: pl.DataFrame, n_rows: int) -> None:
+def print_tokens(
+    console: Console, table: pl.DataFrame, tokens: pl.DataFrame, n_rows: int, asked: Container[str] = ()
+) -> None:
     """Print the leading proponents and opponents of one query with their tokens coloured, and beside each the query's.
 
     Args:
@@ -67,14 +73,13 @@ def print_tokens(console: Console, table: pl.DataFrame, tokens: pl.DataFrame, n_
         table: scores of one query.
         tokens: rows of the same pairs' tokens, as `token_scores` has them.
         n_rows: pairs to print of each side.
+        asked: what the query asks about, as its objective has it; nothing where that is the loss of a completion.
     """
     console.print(
-        Text.assemble(
-            "Tokens in ", (" blue ", _colour(LEVELS)), " made it more likely, in ", (" red ", _colour(-LEVELS))
-        )
-        + Text(" less; the strongest colour is the largest share.")
+        Text.assemble("Tokens in ", (" blue ", _colour(LEVELS)), " raise the score, in ", (" red ", _colour(-LEVELS)))
+        + Text(" lower it; the strongest colour is the largest share.")
     )
-    for title, style, rows in _sides(table, ""):
+    for title, style, rows in _sides(table, asked, ""):
         console.print(Text(title, style))
         for row in rows.head(n_rows).iter_rows(named=True):
             of_pair = tokens.filter(pl.col("shard") == row["shard"], pl.col("example_id") == row["example_id"])
@@ -91,15 +96,13 @@ def print_tokens(console: Console, table: pl.DataFrame, tokens: pl.DataFrame, n_
                 console.print(Padding(line, (0, 0, 0, 4)))
 
 
-def _sides(table: pl.DataFrame, which: str) -> Sequence[tuple[str, str, pl.DataFrame]]:
+def _sides(table: pl.DataFrame, asked: Container[str], which: str) -> Sequence[tuple[str, str, pl.DataFrame]]:
     """Return title, colour and rows of either side; the lowest scores of a query may all be positive, and raised nothing."""
+    effect = effects(asked)
+    above, below = proponents(table).filter(pl.col("score") > 0), opponents(table).filter(pl.col("score") < 0)
     return (
-        (
-            f"proponents: training on them lowered the loss of this completion{which}",
-            "green",
-            proponents(table).filter(pl.col("score") > 0),
-        ),
-        (f"opponents: training on them raised it{which}", "red", opponents(table).filter(pl.col("score") < 0)),
+        (f"proponents: training on them {effect.proponents}{which}", "green", above),
+        (f"opponents: training on them {effect.opponents}{which}", "red", below),
     )
 
 

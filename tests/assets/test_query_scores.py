@@ -138,7 +138,13 @@ def test_the_loss_of_a_query_set_is_that_of_the_queries_that_ask_about_one() -> 
     def figures(scored: QueryScores, *queries: TokenizedExample) -> dict[str, float]:
         return _figures(scored, ReadQuerySet(pl.DataFrame(), TokenizedShard(queries, rejected_table([]))))
 
-    assert figures(scored, plain, contrast) == {"queries": 2, "loss_per_token": 2.0, "query_error": 0.0, **shares}
+    assert figures(scored, plain, contrast) == {
+        "queries": 2,
+        "tokens": 3,
+        "loss_per_token": 2.0,
+        "query_error": 0.0,
+        **shares,
+    }
     alone = replace(scored, summaries=scored.summaries.tail(1))
     assert figures(alone, contrast) == {"queries": 1, "query_error": 0.0, **shares}
 

@@ -12,6 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from lorif_assets.config.recipe import Recipe
+from lorif_assets.data.content.query_objectives import effects
 from lorif_assets.explorer.answers import Answers
 from lorif_assets.explorer.application import application
 from lorif_assets.explorer.explorer import Explorer
@@ -281,6 +282,8 @@ def test_lists_of_queries_say_what_is_asked_about_where_it_is_not_the_loss_of_al
             )
             said = {html.unescape(re.sub("<[^>]*>", "", line)) for line, _ in lines}
             assert said == ({words} if words else set()), path
+        for side in (effects(objective).proponents, effects(objective).opponents):
+            assert f"<small>{side}</small>" in client.get("/query").text
         selecting = client.get("/select", params={"query": HOSTILE}).text
         assert ('class="line asks"' in selecting.partition("<main")[2]) == bool(words)
     explorer.answers.close()

@@ -27,6 +27,27 @@ _VALUES = {
     WEIGHTED: "weighted sum of the losses",
     SCALAR: "scalar",
 }
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What training on either side of a query's examples did, in words."""
+
+    proponents: str
+    opponents: str
+
+
+_LOSS_EFFECTS = Effects("made the completion more likely", "made the completion less likely")
+_EFFECTS: Mapping[str, Effects] = {
+    SPAN: Effects("made that part of the completion more likely", "made that part of the completion less likely"),
+    AGAINST: Effects(
+        "made the completion more likely than the other", "made the completion less likely than the other"
+    ),
+    WEIGHTED: Effects(
+        "made the completions, by their weights, more likely", "made the completions, by their weights, less likely"
+    ),
+    SCALAR: Effects("raised the scalar", "lowered the scalar"),
+}
 _ENDS = re.compile(r"\s*\[\s*-?\d+\s*,\s*-?\d+\s*\]\s*")
 
 
@@ -58,6 +79,11 @@ def asks_for_loss(objective: Container[str]) -> bool:
 def value_name(objective: Container[str]) -> str:
     """Return what the number is that a query has at a checkpoint: a loss, or what it asks about instead."""
     return next((words for name, words in _VALUES.items() if name in objective), "loss")
+
+
+def effects(objective: Container[str]) -> Effects:
+    """Return what training on the examples of a query did, by their side."""
+    return next((words for name, words in _EFFECTS.items() if name in objective), _LOSS_EFFECTS)
 
 
 def objective_fields(column_names: Sequence[str], metadata: Sequence[str] | None) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from lorif_assets.data.content.query_objectives import asks_for_loss, value_name
+from lorif_assets.data.content.query_objectives import Effects, asks_for_loss, effects, value_name
 from lorif_assets.data.content.weighted_sets import member_rows
 from lorif_assets.data.passages import Part, passage_parts
 from lorif_assets.influences.exact_ranks import ExactRank
@@ -103,6 +103,11 @@ class QueryInfluences:
     def value_name(self) -> str:
         """What `loss` is: a loss, or what the query asks about instead."""
         return value_name(self.asked)
+
+    @property
+    def effects(self) -> Effects:
+        """What training on proponents and opponents did."""
+        return effects(self.asked)
 
     @property
     def loss_per_token(self) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lorif_assets.data.content.query_objectives import effects
 from lorif_assets.data.passages import Part
 from lorif_assets.pages.report.content import LayerCurvature, NearDuplicate, ReportContent
 from lorif_assets.pages.report.page import EXPLORED_QUERY, render
@@ -72,6 +73,9 @@ def test_the_list_of_queries_says_which_do_not_ask_about_all_that_they_say(
     listed, _, _ = behind.partition("</table>")
     assert said in " ".join(parsed(listed).text.split())
     assert listed.count('class="line asks"') == 1
+    effect = effects(asked)
+    for side in (effect.proponents, effect.opponents):
+        assert f"<small>{side}</small>" in page
 
 
 def test_of_a_chat_only_what_carries_loss_is_marked(report: Make) -> None:
