@@ -190,6 +190,13 @@ class Source(BaseModel):
         exclude_if=lambda token: token is None,
         description='Id of the token that ends each document of a stream, the training\'s EOS. With `format = "tokens"`.',
     )
+    tokens_per_example: int | None = Field(
+        None,
+        ge=2,
+        exclude_if=lambda tokens: tokens is None,
+        description="Of rows of token ids, how many are an example at the most: a longer row is several, one behind the other. "
+        "Default: a row is one, cut by `recipe.max_length`.",
+    )
     storage_options: StorageOptions = Field(
         default_factory=dict,
         description="Credentials and options of the source's object store, as delta-rs names them; default: the environment's. "

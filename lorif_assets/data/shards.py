@@ -164,7 +164,7 @@ def read_shard(source: Source, piece: ShardSlice, base: Path) -> RawShard:
     if raw.rows:
         require_columns(source.columns, raw.columns, raw.origin)
     raw = replace(raw, file=piece.uri, first_row=piece.offset if piece.bucket is None else None)
-    return unpacked(with_token_ids(raw, source), source.columns)
+    return unpacked(with_token_ids(raw, source), source.columns, source.tokens_per_example)
 
 
 def read_source(source: Source, base: Path) -> RawShard:

@@ -26,6 +26,7 @@ from lorif_assets.data.preview import first_rows
 from lorif_assets.data.shards import list_shards, read_shard
 from lorif_assets.data.source_rows import SourceRows, source_rows
 from lorif_assets.data.written_rows import write_parquet
+from lorif_assets.errors import SourceError
 from lorif_assets.freshness.surroundings import look_around
 from lorif_assets.lake.data_tables import TRAINING_EXAMPLES
 from tests.conftest import TinyProject
@@ -184,6 +185,63 @@ def test_marks_that_contradict_one_another_or_the_tokens_set_the_row_aside(packi
     assert why in reason({"input_ids": IDS, **packing})
 
 
+def cut(row: dict[str, Any], most_tokens: int, **columns: Any) -> NormalisedShard:
+    names = tuple(row)
+    whole = RawShard("a.jsonl", names, ((0, row),), file="a.jsonl", first_row=10)
+    return sort_out(unpacked(whole, Columns(**columns), most_tokens), Columns(**columns), "s-00000")
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({}, {"s-00000/000000#1": [5, 6], "s-00000/000000#2": [7, 8]}),
+        ({"id": "doc"}, {"doc#1": [5, 6], "doc#2": [7, 8]}),
+        ({"attention_mask": [1, 1, 1, 1, 0]}, {"s-00000/000000#1": [5, 6], "s-00000/000000#2": [7, 8]}),
+        ({"seq_lengths": [3, 2]}, {"s-00000/000000#1": [5, 6], "s-00000/000000#2": [8, 9]}),
+    ],
+)
+def test_a_row_of_more_tokens_than_an_example_may_have_is_several(
+    row: dict[str, Any], expected: dict[str, list[int]]
+) -> None:
+    found = cut({"input_ids": IDS, **row}, 2, id="id" if "id" in row else None)
+    assert found.rejected.num_rows == 0
+    assert {one["example_id"]: one["input_ids"] for one in found.examples.to_pylist()} == expected
+
+
+def test_a_row_of_as_many_tokens_as_an_example_may_have_is_one() -> None:
+    (example,) = cut({"input_ids": IDS}, 5).examples.to_pylist()
+    assert (example["example_id"], example["input_ids"]) == ("s-00000/000000", IDS)
+
+
+def test_where_a_row_is_cut_labels_are_cut_with_it() -> None:
+    found = cut({"input_ids": IDS, "labels": [-100, -100, -100, 8, 9]}, 3)
+    (example,) = found.examples.to_pylist()
+    assert (example["input_ids"], example["labels"]) == ([8, 9], [8, 9])
+    assert "loss" in found.rejected["reason"].to_pylist()[0]
+
+
+def test_tokens_that_a_mask_hides_are_refused_where_a_row_is_cut_too() -> None:
+    found = cut({"input_ids": IDS, "attention_mask": [0, 1, 1, 1, 1]}, 2)
+    assert found.rejected["reason"].to_pylist() == ["attention_mask hides tokens: store the row without padding"]
+    assert found.examples["input_ids"].to_pylist() == [[7, 8]]
+
+
+def test_rows_of_text_are_not_cut_by_tokens() -> None:
+    with pytest.raises(
+        SourceError, match=r"a\.jsonl: `tokens_per_example` is for rows of token ids, and these hold text"
+    ):
+        cut({"text": "A fox."}, 2)
+
+
+@given(st.integers(2, 40), st.integers(2, 12))
+def test_what_is_cut_is_all_of_the_row_but_a_single_token_at_its_end(n_tokens: int, most_tokens: int) -> None:
+    ids = list(range(n_tokens))
+    pieces = cut({"input_ids": ids}, most_tokens).examples["input_ids"].to_pylist()
+    assert all(2 <= len(piece) <= most_tokens for piece in pieces)
+    left = n_tokens % most_tokens == 1
+    assert [token for piece in pieces for token in piece] == (ids[:-1] if left else ids)
+
+
 def test_a_query_is_one_sequence() -> None:
     row = {"input_ids": IDS, "seq_lengths": [2, 3]}
     queries = sort_out(RawShard("queries", tuple(row), ((0, row),)), Columns(), "queries", NO_SCALARS)
@@ -243,6 +301,18 @@ class TestSelected:
         assert found.schema.field("input_ids").type == pa.list_(pa.uint16())
         assert found.schema.field("topic").type == pa.large_string()
         assert b"huggingface" not in found.schema.metadata
+
+    @pytest.mark.parametrize("place", [0, 1])
+    def test_a_selection_holds_the_parts_of_a_long_row_that_were_chosen(self, tmp_path: Path, place: int) -> None:
+        table = pa.table({"input_ids": pa.array([IDS], pa.large_list(pa.uint16())), "topic": ["foxes"]})
+        pq.write_table(table, tmp_path / "in.parquet")
+        source = Source(name="docs", path="in.parquet", tokens_per_example=2)
+        (piece,) = list_shards(source, tmp_path)
+        examples = sort_out(read_shard(source, piece, tmp_path), source.columns, piece.shard)
+        assert examples.examples["input_ids"].to_pylist() == [[5, 6], [7, 8]]
+        rows = source_rows(source, piece, tmp_path, examples.shard_hash, [place]).table()
+        assert rows.to_pylist() == [{"input_ids": [[5, 6], [7, 8]][place], "topic": "foxes"}]
+        assert rows.schema.field("input_ids").type == pa.large_list(pa.uint16())
 
     def test_what_was_selected_is_read_as_the_same_examples(self, tmp_path: Path) -> None:
         pq.write_table(self.TABLE, tmp_path / "in.parquet")
@@ -324,6 +394,18 @@ class TestInAProject:
         assert stored["row"].to_list() == [0, 1, 2, 3]
         assert stored["input_ids"].to_list() == [tokens for row in self.ROWS for tokens in row]
         assert packed.stale("training_examples") == {}
+
+    def test_rows_are_cut_again_when_the_settings_say_so(self, packed: TinyProject) -> None:
+        packed.run("training_examples", "packed-00000")
+        toml = packed.root / "lorif.toml"
+        toml.write_text(toml.read_text().replace('name = "packed"', 'name = "packed"\ntokens_per_example = 4'))
+        cut = TinyProject.open(packed.root, packed.instance)
+        assert list(cut.stale("training_examples")) == ["packed-00000"]
+        cut.run("training_examples", "packed-00000")
+        stored = cut.table(TRAINING_EXAMPLES, shard="packed-00000").sort("row")
+        # Of the sequences of five tokens in each row.
+        assert stored["example_id"].to_list() == ["0#1", "0#2", "1#1", "1#2"]
+        assert stored["input_ids"].to_list() == [tokens[:4] for row in self.ROWS for tokens in row]
 
     def diagnosed(self, packed: TinyProject) -> str:
         output = io.StringIO()

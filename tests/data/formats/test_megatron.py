@@ -56,6 +56,17 @@ def test_each_document_is_an_example_that_is_named_by_its_number(tmp_path: Path,
         assert read(source(rows_per_shard=rows_per_shard), tmp_path) == expected
 
 
+def test_a_long_document_is_as_many_examples_as_the_settings_make_of_it(tmp_path: Path) -> None:
+    indexed(tmp_path / "data", single(DOCUMENTS))
+    of = source().model_copy(update={"tokens_per_example": 2})
+    assert read(of, tmp_path) == {
+        "tokens-corpus/0#1": [5, 6],
+        "tokens-corpus/1": [8, 9],
+        "tokens-corpus/2#1": [1, 2],
+        "tokens-corpus/2#2": [3, 4],
+    }
+
+
 def test_a_document_of_several_sequences_is_one_example(tmp_path: Path) -> None:
     indexed(tmp_path / "data", [[[5, 6], [7]], [[8]], [[1, 2], [3], [4]]])
     assert read(source("data/corpus.idx"), tmp_path) == {
