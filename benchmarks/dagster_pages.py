@@ -32,6 +32,8 @@ def opened_pages(address: str, shards: int, partitions: int) -> Iterator[dict[st
         # As large as it takes for the graph to show more of an asset than its name.
         page = browser.new_page(viewport={"width": 2_800, "height": 1_600})
         page.set_default_timeout(SHOWS_WITHIN)
+        # The browser starts its processes for the server's pages, before the first one of the UI is timed.
+        page.goto(f"{address}/server_info")
 
         def opened(path: str, text: str | re.Pattern[str]) -> Callable[[], object]:
             return lambda: waited_for(page, address + path, text)
