@@ -19,8 +19,8 @@ from lorif_assets.attribution.scores.score_query_sets import queries_per_scan
 from lorif_assets.attribution.stored.checkpoint_record import CheckpointRecord
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sections import BatchSettings
-from lorif_assets.config.settings import explanation
 from lorif_assets.config.sources import Columns
+from lorif_assets.config.wrong_settings import explanation
 from lorif_assets.data.content.query_objectives import NO_SCALARS
 from lorif_assets.data.passages import passage_text
 from lorif_assets.data.rows.rejected import rejected_table
@@ -134,7 +134,7 @@ def _recipe(recipe: Recipe | Mapping[str, Any] | str) -> Recipe:
     try:
         return Recipe.model_validate(recipe)
     except ValidationError as error:
-        raise SettingsError(explanation(error, "the recipe")) from error
+        raise SettingsError(explanation(error, "the recipe", Recipe)) from error
 
 
 def _first(rejected: pl.DataFrame) -> str:

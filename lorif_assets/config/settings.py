@@ -5,12 +5,10 @@ Every field can be overridden by an environment variable: `LORIF_RECIPE__R=128` 
 
 import logging
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -27,7 +25,6 @@ from lorif_assets.config.hub_names import is_plain_name
 from lorif_assets.config.influcoder import InflucoderSettings
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.secrets import (
-    masked_address,
     revealed,
     revealed_options,
     secret_advice,
@@ -51,6 +48,7 @@ from lorif_assets.config.sections import (
 )
 from lorif_assets.config.sources import Source
 from lorif_assets.config.token_scores import TokenScoreSettings
+from lorif_assets.config.wrong_settings import explanation
 from lorif_assets.errors import SettingsError
 
 CONFIG_VARIABLE = "LORIF_CONFIG"
@@ -60,8 +58,6 @@ REAL_DEMO_DIRECTORY = Path("demo-real")
 CLUSTER_DEMO_DIRECTORY = Path("demo-cluster")
 _PREFIX = "LORIF_"
 _LOG = logging.getLogger(__name__)
-_WITHOUT_INPUT = {"missing", "extra_forbidden", "value_error"}
-_MAY_HOLD_SECRETS = {"storage_options", "uri", "registry_uri"}
 _MLFLOW_UI = "http://127.0.0.1:5000"
 
 
@@ -309,7 +305,7 @@ def load_settings(path: Path | None = None) -> Settings:
     try:
         settings = Settings(**{"base": file.parent, **content})
     except ValidationError as error:
-        raise SettingsError(explanation(error, f"{file} (or a LORIF_ environment variable)")) from error
+        raise SettingsError(explanation(error, f"{file} (or a LORIF_ environment variable)", Settings)) from error
     except UnreadableVariable as error:
         names = ", ".join(sorted(name for name in os.environ if name.upper().startswith(_PREFIX)))
         raise SettingsError(
@@ -336,21 +332,3 @@ def _refuse_unknown_variables() -> None:
                 f"the environment variable {name} sets nothing: {CONFIG_NAME} has no section "
                 f"{section.removeprefix(_PREFIX).lower()!r}; correct or unset it"
             )
-
-
-def explanation(error: ValidationError, origin: str) -> str:
-    """Return what is wrong with settings, a line for each field; `origin` says where they are from."""
-    problems = [
-        f"  {'.'.join(str(part) for part in problem['loc']) or 'settings'}: {problem['msg']}"
-        + ("" if problem["type"] in _WITHOUT_INPUT else _found(problem))
-        for problem in error.errors()
-    ]
-    return f"{origin} has {len(problems)} wrong setting(s):\n" + "\n".join(problems)
-
-
-def _found(problem: ErrorDetails) -> str:
-    """What was found in the place of a setting, unless a secret may be in it."""
-    found = problem["input"]
-    if not _MAY_HOLD_SECRETS.isdisjoint(problem["loc"]) or isinstance(found, Mapping):
-        return ""
-    return f" (found {masked_address(repr(found))})"

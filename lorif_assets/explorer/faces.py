@@ -103,7 +103,8 @@ def read_question(kind: type[_Q], parameters: Mapping[str, Any]) -> _Q:
         return kind.model_validate(parameters)
     except ValidationError as error:
         wrong = "; ".join(
-            f"{'.'.join(map(str, one['loc'])) or 'parameters'}: {one['msg']}"
+            f"{'.'.join(map(str, one['loc'])) or 'parameters'}: "
+            + ("there is no such parameter" if one["type"] == "extra_forbidden" else one["msg"])
             + ("" if one["type"] in {"missing", "value_error"} else f" (found {one['input']!r})")
             for one in error.errors()
         )

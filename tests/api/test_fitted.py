@@ -256,7 +256,7 @@ def test_what_cannot_be_done_says_why(tiny_project):
     ("recipe", "field"),
     [
         ({"rank": 0}, "rank: .* greater than or equal to 1 .found 0."),
-        ({"rnak": 2}, "rnak: Extra inputs"),
+        ({"rnak": 2}, "rnak: there is no such setting; did you mean `rank`"),
         ("papr", "preset: .*'paper'.*'papr'"),
         ({"top_k": 0}, "`top_k` is a positive number"),
         (3, "settings: "),

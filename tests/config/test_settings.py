@@ -147,6 +147,24 @@ def test_a_wrong_value_is_an_error_that_names_the_field_and_the_file(toml: Path,
     assert str(toml) in message
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[lake]\npath = "s3://lake/x"', "lake.path: there is no such setting; there are root, storage_options"),
+        ('lake = "s3://lake/x"', "lake: expected a table of settings; there are root, storage_options"),
+        ("[recipe]\nranks = 2", "recipe.ranks: there is no such setting; did you mean `rank`"),
+        ("[recipe]\nnonsense = 2", "recipe.nonsense: there is no such setting; docs/settings.md has them all"),
+        ('[laek]\nroot = "x"', "laek: there is no such setting; did you mean `lake`?"),
+        (
+            '[[sources]]\nname = "docs"\npath = "data"\ncolumns = { mesages = "x" }',
+            "sources.0.columns.mesages: there is no such setting; did you mean `messages`?",
+        ),
+    ],
+)
+def test_an_unknown_setting_is_told_what_there_is(toml: Path, content: str, message: str) -> None:
+    assert message in refusal(toml, content)
+
+
 def test_every_wrong_field_is_named_at_once(toml: Path) -> None:
     message = refusal(toml, "[recipe]\nr = -1\nrank = 0\nnonsense = 1")
     assert "3 wrong setting(s)" in message

@@ -109,7 +109,7 @@ def test_a_verdict_that_takes_long_keeps_no_page_waiting(client, monkeypatch):
         (
             "/api/influences?colour=red",
             400,
-            "colour: Extra inputs are not permitted (found 'red'). Parameters: checkpoint",
+            "colour: there is no such parameter (found 'red'). Parameters: checkpoint",
         ),
         ("/api/influences?where=topic", 400, "`where` is column=value, found 'topic'"),
         ("/api/influences?completion=a&query=b", 400, "give one"),
