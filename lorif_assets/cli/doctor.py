@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -157,6 +157,7 @@ def _look(project: Project, found: _Findings) -> tuple[int, ExampleReader | None
 
     found.row("lake", lambda: _lake(project))
     found.row("tracking", lambda: masked_address(settings.tracking_uri) if settings.tracking_uri else "off")
+    found.notes("tracking", _untracked(project))
     found.notes("secrets", map(secret_advice, settings.written_secrets))
     if not settings.sources:
         found.row("sources", _no_sources)
@@ -289,3 +290,10 @@ def _leftovers(project: Project) -> Sequence[str]:
     except LorifError:
         # The rows of the sources and the checkpoints say it.
         return ()
+
+
+def _untracked(project: Project) -> Iterator[str]:
+    if silence := project.tracking.silence:
+        yield f"MLflow does not answer ({silence}): attribution goes on, and what is to be tracked is kept until it does"
+    if waiting := project.tracking.waiting:
+        yield f"what is to be tracked of {waiting:,} run{'s' if waiting > 1 else ''} is kept until MLflow takes it"

@@ -132,6 +132,11 @@ class Tracking:
         return len(self._kept()) if self.uri else 0
 
     @property
+    def silence(self) -> str:
+        """Why a tracking server does not answer; nothing where it does, or where there is none."""
+        return _reason_for_silence(self.uri or "")
+
+    @property
     def _folder(self) -> Path:
         return Path(self.queue or "tracking_queue")
 
@@ -144,7 +149,7 @@ class Tracking:
 
     def _opened(self, record: Record, log: logging.Logger) -> "tuple[MlflowClient | None, Runs | None]":
         """Make the run in MLflow, after those that are kept; None where that is not possible now."""
-        reason = _reason_for_silence(self.uri or "")
+        reason = self.silence
         if not reason:
             try:
                 with kept_secret(secrets_in(self.uri or "")):
@@ -219,7 +224,7 @@ class Tracking:
                 try:
                     self._send(client, folder)
                 except mlflow_errors() as error:
-                    if _reason_for_silence(self.uri or ""):
+                    if self.silence:
                         raise
                     if may_pass(error):
                         say(

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, Mixtra
 
 from lorif_assets.automation.dagster_home import make_home
 from lorif_assets.cli.doctor import diagnose
+from lorif_assets.tracking.tracked_run import RECORD_FILE
 from tests.conftest import CHECKPOINTS, TinyProject
 
 
@@ -308,6 +309,19 @@ def test_every_fault_is_shown_in_one_go(diagnosis: Diagnosis, private_project: T
     _, said = diagnosis()
     assert "nothing is at" in said
     assert "correct `queries.path`" in said
+
+
+def test_a_tracking_server_that_is_away_and_what_waits_for_it_are_notes(
+    diagnosis: Diagnosis, private_project: TinyProject
+) -> None:
+    toml = private_project.root / "lorif.toml"
+    toml.write_text(re.sub('(?<=\\[tracking\\]\nuri = ")[^"]*', "http://127.0.0.1:9", toml.read_text()))
+    (private_project.root / "tracking_queue/1-a").mkdir(parents=True)
+    (private_project.root / "tracking_queue/1-a" / RECORD_FILE).write_text("{}")
+    sound, said = diagnosis()
+    assert sound
+    assert re.search(r"note +tracking +MLflow does not answer \(.*refused.*\): attribution goes on", said)
+    assert re.search(r"note +tracking +what is to be tracked of 1 run is kept until MLflow takes it", said)
 
 
 def test_text_in_brackets_is_shown_and_not_taken_for_markup(diagnosis: Diagnosis, private_project: TinyProject) -> None:
