@@ -124,11 +124,14 @@ def _printed_lines() -> Iterator[None]:
     LINES.setLevel(logging.WARNING if sys.stderr.isatty() else logging.INFO)
     for log in (LINES, WAITS):
         log.addHandler(lines)
+        # A library may have all logs printed that reach the root.
+        log.propagate = False
     try:
         yield
     finally:
         for log in (LINES, WAITS):
             log.removeHandler(lines)
+            log.propagate = True
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,5 +1,7 @@
 """What a person may get wrong around the project is one message, and no traceback."""
 
+import logging
+import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,10 +10,12 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from lorif_assets.cli.main import _printed_lines
 from lorif_assets.config.sources import Source
 from lorif_assets.data.questions import completion_question, conversation_question
 from lorif_assets.data.shards import list_shards
 from lorif_assets.errors import SettingsError, SourceError
+from lorif_assets.progress import LINES
 from lorif_assets.tracking import Tracking
 from tests.cli.conftest import Lorif
 
@@ -148,3 +152,16 @@ def test_a_damaged_database_of_dagster_is_named_with_what_mends_it(
     assert f"Dagster's records in {file} are damaged" in said(result)
     file.unlink()
     assert lorif("materialize", *config).exit_code == 0
+
+
+def test_what_is_waited_for_is_printed_once_where_a_library_prints_all_logs_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    others = logging.StreamHandler(sys.stderr)
+    logging.getLogger().addHandler(others)
+    try:
+        with _printed_lines():
+            LINES.warning("a line")
+    finally:
+        logging.getLogger().removeHandler(others)
+    assert capsys.readouterr().err == "a line\n"
