@@ -184,7 +184,10 @@ def fetched(name: str) -> Path:
     return fetch_folder(snapshot_of(found), found.path)
 
 
-def bring_cache_without_lists(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Go on with the hub's cache in another place, without lists of files: as older versions of huggingface_hub left it."""
-    shutil.copytree(cache(), place, symlinks=True, ignore=shutil.ignore_patterns("trees"))
+def bring_cache_without_lists(place: Path, monkeypatch: pytest.MonkeyPatch, *, links: bool = True) -> None:
+    """Go on with the hub's cache in another place, without lists of files: as older versions of huggingface_hub left it.
+
+    Without links, files that are the same are there several times, as a file system may ask for that has none.
+    """
+    shutil.copytree(cache(), place, symlinks=links, ignore=shutil.ignore_patterns("trees"))
     monkeypatch.setenv("HF_HUB_CACHE", str(place))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from lorif_assets.errors import HubError
 from lorif_assets.hub.connection import (
@@ -75,15 +75,26 @@ class Snapshot:
             return None
         return blake2b(repr(sorted(hashes.items())).encode(), digest_size=16).hexdigest()
 
-    def has_same(self, path: str, other: str) -> bool:
-        """Whether two files are the same by the hub's own hashes; without a list of them, whether the cache holds them as one.
+    @cached_property
+    def names_by_folder(self) -> Mapping[str, list[str]]:
+        """The names of the files in each folder, sorted; the folder of the repository itself is ".".
 
         Raises:
             HubError: as `files`.
         """
-        if self._listed[path] and self._listed[other]:
-            return self._listed[path] == self._listed[other]
-        return (self.folder / path).resolve() == (self.folder / other).resolve()
+        names: dict[str, list[str]] = {}
+        for path in map(PurePosixPath, self.files):
+            names.setdefault(str(path.parent), []).append(path.name)
+        return names
+
+    def has_same(self, path: str, other: str) -> bool | None:
+        """Whether two files are the same by the hub's own hashes; None where it lists none.
+
+        Raises:
+            HubError: as `files`.
+        """
+        hashes = self._listed[path], self._listed[other]
+        return hashes[0] == hashes[1] if all(hashes) else None
 
     @cached_property
     def _listed(self) -> Mapping[str, str]:

@@ -189,10 +189,7 @@ class Checkpoints:
     @staticmethod
     def in_order(checkpoints: Sequence[CheckpointFiles]) -> list[CheckpointFiles]:
         """Return checkpoints in order: base models, those without a step, then by step and name; a trainer's last one last."""
-        return sorted(
-            checkpoints,
-            key=lambda c: (c.place != "base", -1 if c.step is None else c.step, c.place == "end", c.name),
-        )
+        return sorted(checkpoints, key=lambda checkpoint: checkpoint.order)
 
     def get(self, name: str) -> CheckpointFiles:
         """Return one checkpoint, checked.

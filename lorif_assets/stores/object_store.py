@@ -133,8 +133,8 @@ class ObjectStore:
         with MachineLock(f"copy-{uuid.uuid5(uuid.NAMESPACE_URL, f'{self.url}/{file.name}').hex}"):
             if _is_copy(copy, file):
                 return
-            copy.parent.mkdir(parents=True, exist_ok=True)
             try:
+                copy.parent.mkdir(parents=True, exist_ok=True)
                 with scratch_folder(beside=copies_folder()) as folder:
                     partial = folder / copy.name
                     with self._files.open_input_file(file.name) as source, partial.open("wb") as target:

@@ -189,8 +189,10 @@ def test_named_chat_templates_are_copied_with_their_checkpoint(
 def test_a_model_above_the_steps_of_its_training_is_the_last_of_them(
     bucket: Any, saved_model: dict[str, bytes]
 ) -> None:
-    for folder in ("", "checkpoint-20/", "checkpoint-3/", "onnx/"):
+    for folder in ("", "checkpoint-20/", "checkpoint-3/", "onnx/", "checkpoint-30.tmp/", "_x/"):
         for name, content in saved_model.items():
+            if folder == "onnx/" and name == "model.safetensors":
+                continue
             own = content + folder.encode() if name == "model.safetensors" else content
             bucket.put_object(Bucket="lake", Key=f"runs/7/{folder}{name}", Body=own)
     checkpoints = ObjectStoreCheckpoints(path="s3://lake/runs/7")
@@ -225,7 +227,7 @@ def test_a_model_above_the_steps_and_folders_that_are_copies_of_them_are_no_furt
         number = b"20" if name == "model.safetensors" else b""
         bucket.put_object(Bucket="lake", Key=f"runs/8/{name}", Body=content + number)
     found = ObjectStoreCheckpoints(path="s3://lake/runs/8").look()
-    assert [one.name for one in found.checkpoints] == ["checkpoint-3", "checkpoint-20"]
+    assert [one.name for one in found.checkpoints] == ["other", "checkpoint-3", "checkpoint-20"]
     assert found.same["8"] == "the model in s3://lake/runs/8 itself is checkpoint-20: their weights are the same"
     assert not [*tmp_path.rglob("*.safetensors")], "weights are compared in the store"
 
@@ -251,8 +253,18 @@ def test_where_nothing_can_be_kept_objects_are_compared_again(
         for name, content in saved_model.items():
             bucket.put_object(Bucket="lake", Key=f"runs/10/{folder}/{name}", Body=content)
     place = ObjectStoreCheckpoints(path="s3://lake/runs/10")
-    monkeypatch.setattr(store_checkpoints, "copies_folder", lambda: Path("/dev/null"))
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
     assert [one.name for one in place.find()] == ["checkpoint-3"]
+
+
+def test_what_cannot_be_copied_is_said(
+    bucket: Any, saved_model: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, content in {**saved_model, "trainer_state.json": b"{}"}.items():
+        bucket.put_object(Bucket="lake", Key=f"runs/12/epoch_3/{name}", Body=content)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    with pytest.raises(CheckpointError, match=r"s3://lake/runs/12/epoch_3 cannot be read \(trainer_state.json\)"):
+        ObjectStoreCheckpoints(path="s3://lake/runs/12").find()
 
 
 def test_a_trainers_state_that_was_removed_says_no_step(bucket: Any, saved_model: dict[str, bytes]) -> None:

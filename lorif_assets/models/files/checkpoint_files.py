@@ -52,6 +52,15 @@ class CheckpointFiles:
     read_as: Path | None = None
 
     @property
+    def order(self) -> tuple[bool, int, bool, int, str]:
+        """What checkpoints are sorted by: base models, those without a step, then by step, a trainer's last one last, and name.
+
+        Of one step, a plain name comes behind longer ones, which are that step in another form (`checkpoint-60-awq`).
+        """
+        step, length = (-1, 0) if self.step is None else (self.step, len(self.name))
+        return self.place != "base", step, self.place == "end", -length, self.name
+
+    @property
     def adapter(self) -> AdapterFiles | None:
         """The adapter's files, or None where the checkpoint is a whole model."""
         if self.place == "base" or not (self.path / ADAPTER_CONFIG).is_file():

@@ -14,7 +14,7 @@ from lorif_assets.models.files.gguf import gguf_files
 from lorif_assets.models.files.same_files import same_files
 from lorif_assets.models.files.steps import counts_epochs, is_marked, step_in_name, step_of_folder, trainer_step
 from lorif_assets.models.files.tokenizer_files import tokenizer_files
-from lorif_assets.models.files.training_order import in_training_order
+from lorif_assets.models.files.training_order import in_training_order, without_other_forms
 from lorif_assets.models.files.weight_names import other_layout
 
 CONFIG = "config.json"
@@ -26,10 +26,7 @@ _TRAINER_STATE = re.compile(
     r"optimizer|scheduler|scaler|rng_state|training_args|recipe_state|(?:data|dataloader)\.pt$", re.IGNORECASE
 )
 _TEMPORARY = re.compile(r"[._]|te?mp(?![a-z0-9])|.*\.te?mp$", re.IGNORECASE)
-# What trainers call an adapter that they merged, beside the adapter itself.
-_MERGED = re.compile(r"(?:.*[-_.])?merged(?:[-_.].*)?", re.IGNORECASE)
-# What LLaMA-Factory keeps of an adapter by PiSSA before training, and of the trained one before it is a plain LoRA.
-_UNCONVERTED = frozenset({"pissa_init", "pissa_backup"})
+# What LLaMA-Factory keeps of an adapter by PiSSA after training, as a plain LoRA.
 _CONVERTED = "pissa_converted"
 # What TRL calls the copy of an adapter that a preference training compares with, beside the adapter that it trains.
 _REFERENCES = frozenset({"ref", "reference"})
@@ -119,12 +116,12 @@ def list_folders(root: Path, base: Path | None = None) -> FolderListing:
             notes.append(
                 f"{len(inner)} checkpoint(s) inside {child} are passed over ({inner[0]} ...): set `checkpoints.path` to it"
             )
-    folders, others = _without_other_forms(root, folders)
+    top = CheckpointFolder(root.name, root, trainer_step(root)) if is_model else None
+    folders, others = without_other_forms(folders, top, lambda one: (one.path / ADAPTER_CONFIG).is_file())
     notes += [*_compared_note(compared), *others]
     notes += _mixed_counts(folders)
     if is_model and not folders:
         return FolderListing([CheckpointFolder(root.name, root, step_of_folder(root))], notes, same)
-    top = CheckpointFolder(root.name, root, trainer_step(root)) if is_model else None
     if top and not is_whole(root):
         notes.append(f"the model in {root} itself is passed over: it has no *.safetensors weights")
         top = None
@@ -132,9 +129,15 @@ def list_folders(root: Path, base: Path | None = None) -> FolderListing:
         notes.append(f"the adapter in {root} itself is passed over: {_CONVERTED} is the same as a plain LoRA")
         folders = [folder for folder in folders if folder is not converted]
         top = replace(top, name=converted.name, path=converted.path)
-    own = next((folder for folder in folders if base and folder.path.resolve() == base.resolve()), None)
+    named = [*folders, *([top] if top else [])]
+    own = next((folder for folder in named if base and folder.path.resolve() == base.resolve()), None)
     order = in_training_order(folders, top, own)
     return FolderListing(order.models, [*notes, *order.notes], {**same, **order.same})
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a folder's name says that it is hidden or still being written (`.x`, `_x`, `tmp-x`, `x.tmp`)."""
+    return _TEMPORARY.match(name) is not None
 
 
 def holds_model(folder: Path) -> bool:
@@ -229,7 +232,7 @@ def _folders(folder: Path) -> Iterator[Path]:
 
 
 def _visible(folder: Path) -> Iterator[Path]:
-    return (inner for inner in sorted(folder.iterdir()) if inner.is_dir() and not _TEMPORARY.match(inner.name))
+    return (inner for inner in sorted(folder.iterdir()) if inner.is_dir() and not is_temporary(inner.name))
 
 
 def _is_readable(folder: Path) -> bool:
@@ -239,24 +242,6 @@ def _is_readable(folder: Path) -> bool:
 
 def _is_configured(folder: Path) -> bool:
     return (folder / CONFIG).is_file() or (folder / ADAPTER_CONFIG).is_file() or bool(gguf_files(folder))
-
-
-def _without_other_forms(root: Path, folders: Sequence[CheckpointFolder]) -> tuple[list[CheckpointFolder], list[str]]:
-    """Return the folders without those that hold adapters beside them in another form, and what is said of these."""
-    if not any((folder / ADAPTER_CONFIG).is_file() for folder in (root, *(found.path for found in folders))):
-        return list(folders), []
-    merged = [one for one in folders if _MERGED.fullmatch(one.name) and not (one.path / ADAPTER_CONFIG).is_file()]
-    unconverted = [one for one in folders if one.name in _UNCONVERTED]
-    notes = [
-        f"{one.path} is passed over: its name says that it is an adapter merged, and the adapters beside it are taken. Set "
-        "`checkpoints.path` to it to attribute it alone"
-        for one in merged
-    ]
-    notes += [
-        f"{one.path} is passed over: its name says that it is what an adapter by PiSSA was converted from"
-        for one in unconverted
-    ]
-    return [one for one in folders if one not in (*merged, *unconverted)], notes
 
 
 def _mixed_counts(folders: Sequence[CheckpointFolder]) -> list[str]:

@@ -112,8 +112,7 @@ def names_in(snapshot: Snapshot, folder: str = "") -> list[str]:
     Raises:
         HubError: they cannot be listed.
     """
-    parent = PurePosixPath(folder)
-    return [path.name for path in map(PurePosixPath, snapshot.files) if path.parent == parent]
+    return list(snapshot.names_by_folder.get(str(PurePosixPath(folder)), ()))
 
 
 def _inside(folder: str, names: Sequence[str]) -> list[str]:

@@ -10,12 +10,23 @@ from pathlib import Path
 TRAINER_STATE = "trainer_state.json"
 _LARGEST = 2**63 - 1
 _NUMBER = r"\d+(?:\.\d+)?(?:e\+?\d{1,2}(?![a-z0-9]))?(?:[km](?![a-z0-9]))?"
-_MARK = r"(?:steps?|checkpoint|ckpt|iter(?:ation)?s?)"
+# Not in arbiter and writer.
+_MARK = r"(?:steps?|checkpoint|ckpt|(?<![a-z])iter(?:ation)?s?)"
 _MARKED = re.compile(rf"{_MARK}[-_=:. ]*({_NUMBER})", re.IGNORECASE | re.ASCII)
 _EPOCH = re.compile(r"epochs?[-_=:. ]*(\d+)", re.IGNORECASE | re.ASCII)
 _TAG = re.compile(rf"(?:(?:global[-_ ]?)?{_MARK}[-_=:. ]*)?({_NUMBER})(?: *steps?)?", re.IGNORECASE | re.ASCII)
 _NUMBERS = re.compile(rf"(?<![a-z0-9.]){_NUMBER}(?![a-z0-9])|\d+", re.IGNORECASE | re.ASCII)
 _AT_END = re.compile(rf"(?<![a-z0-9.])({_NUMBER})$", re.IGNORECASE | re.ASCII)
+# What a model is called that was saved after the last step.
+_FINAL = re.compile(
+    r"(?:.*[-_.])?(?:(?:final|latest)(?:[-_.].*)?|last(?:[-_.]?(?:checkpoint|ckpt|model|steps?|epochs?|weights))?)",
+    re.IGNORECASE,
+)
+_DATE = re.compile(
+    r"(?<![a-z0-9])(?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])"
+    r"(?:[-_. t]?\d\d[-_.:]?\d\d(?:[-_.:]?\d\d)?)?(?![a-z0-9])",
+    re.IGNORECASE | re.ASCII,
+)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _GROUPED = re.compile(r"\d{1,3}(?:[,_]\d{3})+", re.ASCII)
 _UNITS = {"k": 1_000, "m": 1_000_000}
@@ -41,11 +52,13 @@ def step_in_name(name: str, siblings: Collection[str] = ()) -> int | None:
 
     Marked are numbers after `step`, `checkpoint`, `ckpt` or `iter`, as in `epoch=2-step=1e3` or `global_step500`. Else it is
     the number of its epoch where others of its form have another, the last number by which it differs from those, the
-    number of its epoch, or the one that it ends with. No step are the number in the name of a model (`llama-3-final`;
-    `phi-2` beside `phi-2-tuned` or `checkpoint-20`) and the digits of a commit, by which the hub's cache names folders.
+    number of its epoch, or the one that it ends with. No step are the number in the name of a model (`llama-3-final`,
+    `opt-125m`; `phi-2` beside `phi-2-tuned` or `checkpoint-20`), a date, by which names are in order as they are, that of a
+    model which was saved at the end (`final-2`), and the digits of a commit, by which the hub's cache names folders.
     """
-    if (marked := _marked(name)) is not None or _COMMIT.fullmatch(name):
+    if (marked := _marked(name)) is not None or _COMMIT.fullmatch(name) or says_final(name):
         return marked
+    name, siblings = _DATE.sub("", name), [_DATE.sub("", other) for other in siblings]
     alike = [other for other in siblings if _form(other) == _form(name)]
     epoch = _EPOCH.search(name)
     if epoch and any(_EPOCH.findall(other)[:1] != [epoch[1]] for other in alike):
@@ -58,7 +71,14 @@ def step_in_name(name: str, siblings: Collection[str] = ()) -> int | None:
         other.startswith(name) or is_marked(other) for other in siblings if other != name
     )
     said = epoch or (None if is_of_model else _AT_END.search(name))
-    return _whole(said[1]) if said else None
+    # With a unit behind other words, it is the size of a model.
+    is_size = said is not None and said[1][-1].lower() in _UNITS and said[1] != name
+    return _whole(said[1]) if said and not is_size else None
+
+
+def says_final(name: str) -> bool:
+    """Whether a folder's name says that its model was saved after the last step."""
+    return _FINAL.fullmatch(name) is not None
 
 
 def is_marked(name: str) -> bool:

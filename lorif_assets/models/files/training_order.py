@@ -4,14 +4,18 @@ The rules are the same for folders, repositories of the hub and object stores; e
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, Self, TypeVar
 
-# What a model is called that was saved after the last step.
-_FINAL = re.compile(r"(?:.*[-_.])?(?:final|last)(?:[-_.].*)?", re.IGNORECASE)
+from lorif_assets.models.files.steps import says_final
+
 # Between two files of a run that is copied; trainers take longer from one step that they save to the next.
 _APART_SECONDS = 600
+# What trainers call an adapter that they merged, beside the adapter itself.
+_MERGED = re.compile(r"(?:.*[-_.])?merged(?:[-_.].*)?", re.IGNORECASE)
+# What LLaMA-Factory keeps of an adapter by PiSSA before training, and of the trained one before it is a plain LoRA.
+_UNCONVERTED = frozenset({"pissa_init", "pissa_backup"})
 
 
 class SavedModel(Protocol):
@@ -63,56 +67,88 @@ class TrainingOrder(Generic[Model]):
 def in_training_order(
     models: Sequence[Model], top: Model | None = None, base: Model | None = None
 ) -> TrainingOrder[Model]:
-    """Return models of one place without copies of a step, those that were saved at the end with the step that they follow.
+    """Return models of one place without copies, those that were saved at the end with the step that they follow.
 
     Args:
-        models: those in its folders; one that is called `final` or `last` was saved at the end.
+        models: those in its folders; one that is called `final`, `last` or `latest` was saved at the end.
         top: the model beside the folders, if there is one, which was saved at the end too.
         base: that of the models which the settings name as the base model: no copy of the step that it began as.
     """
     named = sorted((one for one in models if one.step_is_named), key=lambda one: one.step or 0)
-    others, same, notes = list[Model](), dict[str, str](), list[str]()
-    for one in (one for one in models if not one.step_is_named):
-        copied = None if one is base else next((step for step in named if one.is_copy_of(step)), None)
+    others = [one for one in models if not one.step_is_named]
+    told = sorted(
+        (one for one in others if one.step is not None and not says_final(one.name)), key=lambda one: one.step or 0
+    )
+    rest = [one for one in others if one not in told]
+    kept, same, notes = list[Model](), dict[str, str](), list[str]()
+    # A copy is one of what says its step more plainly than it does itself.
+    for one in [*named, *told, *sorted(rest, key=lambda one: says_final(one.name))]:
+        compared = [] if one is base else [two for two in kept if two.step == one.step or not one.step_is_named]
+        copied = next((two for two in compared if one.is_copy_of(two)), None)
         if copied:
             same[one.name] = f"{one.address} is {copied.name}: their files are the same"
         else:
-            others.append(one)
-    told = [one for one in others if one.step is not None and not says_final(one.name)]
-    steps = sorted([*named, *told], key=lambda one: one.step or 0)
-    kept = [*named, *(_at_end(one, steps, notes) if says_final(one.name) else one for one in others)]
-    if top is None:
-        return TrainingOrder(kept, [*same.values(), *notes], same)
-    # The model that was saved at the end is the best step, where training kept that.
-    compared = [one for one in kept if one.step is not None] or kept
-    equal = next((one for one in reversed(compared) if top.has_weights_of(one)), None)
-    if equal:
-        same[top.name] = f"the model in {top.address} itself is {equal.name}: their weights are the same"
-    else:
-        kept.append(_at_end(top, steps, notes))
-    return TrainingOrder(kept, [*same.values(), *notes], same)
+            kept.append(one)
+    steps = sorted(
+        (one for one in kept if one.step_is_named or (one.step is not None and not says_final(one.name))),
+        key=lambda one: one.step or 0,
+    )
+    found = [_at_end(one, steps, notes) if says_final(one.name) and not one.step_is_named else one for one in kept]
+    if top is base and top is not None:
+        found.append(top)
+    elif top is not None:
+        # The model that was saved at the end is the best step, where training kept that.
+        equal = next((one for one in reversed(found) if one is not base and top.has_weights_of(one)), None)
+        if equal:
+            same[top.name] = f"the model in {top.address} itself is {equal.name}: their weights are the same"
+        else:
+            found.append(_at_end(top, steps, notes))
+    return TrainingOrder(found, [*same.values(), *notes], same)
 
 
-def says_final(name: str) -> bool:
-    """Whether a folder's name says that its model was saved after the last step."""
-    return _FINAL.fullmatch(name) is not None
+def without_other_forms(
+    models: Sequence[Model], top: Model | None, is_adapter: Callable[[Model], bool]
+) -> tuple[list[Model], list[str]]:
+    """Return the models of one place without those that are adapters beside them in another form, and what is said of them."""
+    if not any(is_adapter(one) for one in (*models, *([top] if top else []))):
+        return list(models), []
+    merged = [one for one in models if _MERGED.fullmatch(one.name) and not is_adapter(one)]
+    unconverted = [one for one in models if one.name in _UNCONVERTED]
+    notes = [
+        f"{one.address} is passed over: its name says that it is an adapter merged, and the adapters beside it are taken. Set "
+        "`checkpoints.path` to it to attribute it alone"
+        for one in merged
+    ]
+    notes += [
+        f"{one.address} is passed over: its name says that it is what an adapter by PiSSA was converted from"
+        for one in unconverted
+    ]
+    return [one for one in models if one not in (*merged, *unconverted)], notes
 
 
 def _at_end(model: Model, steps: Sequence[Model], notes: list[str]) -> Model:
     """Return a model with the step after which it was saved: its own, that of the last, or the last before it was written.
 
-    Times tell where they follow the steps; those of a copy seldom do.
+    Times tell where they follow the steps, and a step was written before it; those of a copy seldom do.
     """
     if not steps or model.step is not None:
         return model.saved_at_end(model.step)
-    times = [one.written for one in steps if one.written is not None]
+    dated = [(one, one.written) for one in steps if one.written is not None]
+    times = [time for _, time in dated]
+    last = dated[-1][0] if dated else steps[-1]
     saved = model.written
-    if saved is None or len(times) < len(steps) or times != sorted(times) or times[-1] <= saved + _APART_SECONDS:
-        return model.saved_at_end(steps[-1].step)
-    before = [one.step for one, time in zip(steps, times, strict=True) if time <= saved + _APART_SECONDS]
-    later = steps[len(before)]
+    if saved is None or not times or times != sorted(times) or times[-1] <= saved + _APART_SECONDS:
+        return model.saved_at_end(last.step)
+    before = [one for one, time in dated if time <= saved + _APART_SECONDS]
+    if not before:
+        notes.append(
+            f"{model.address} is taken for the last one, though all steps were written after it, as in a copy. If training "
+            "began with it, name it in `checkpoints.base_model`"
+        )
+        return model.saved_at_end(last.step)
+    later = dated[len(before)][0]
     notes.append(
-        f"{model.address} is taken {f'for one after step {before[-1]}' if before else 'before all steps'}: {later.name} was "
-        "written later, as if training had gone on. If the times of the files mislead, give it the name of a step"
+        f"{model.address} is taken for one after step {before[-1].step}: {later.name} was written later, as if training had "
+        "gone on. If the times of the files mislead, give it the name of a step"
     )
-    return model.saved_at_end(before[-1] if before else None)
+    return model.saved_at_end(before[-1].step)

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import Self
@@ -13,11 +13,12 @@ from lorif_assets.hub.snapshots import Snapshot, snapshot_of
 from lorif_assets.lake.partition_names import partition_name
 from lorif_assets.models.checkpoints import NAME_PUNCTUATION, Found
 from lorif_assets.models.files.chat_template_files import NAMED_TEMPLATES
-from lorif_assets.models.files.checkpoint_folders import ADAPTER_CONFIG, CONFIG
+from lorif_assets.models.files.checkpoint_folders import ADAPTER_CONFIG, CONFIG, is_temporary
 from lorif_assets.models.files.hub import fetch_description, fetch_folder, names_in, safetensors_in, weight_names
+from lorif_assets.models.files.same_files import same_files
 from lorif_assets.models.files.steps import TRAINER_STATE, is_marked, step_in_name, trainer_step
 from lorif_assets.models.files.tokenizer_files import VOCABULARY_FILES
-from lorif_assets.models.files.training_order import TrainingOrder, in_training_order
+from lorif_assets.models.files.training_order import TrainingOrder, in_training_order, without_other_forms
 from lorif_assets.models.places.listed_checkpoints import ListedCheckpoint
 from lorif_assets.models.places.store_checkpoints import ObjectStoreCheckpoints
 
@@ -50,10 +51,11 @@ class HubCheckpoint(ListedCheckpoint):
         return None
 
     def has_same(self, other: Self, name: str) -> bool:
-        """Whether a file that both have is the same in another checkpoint, by the hub's own hashes."""
+        """Whether a file that both have is the same in another checkpoint, by the hub's hashes or in the cache."""
         paths = [(PurePosixPath(found.folder) / name).as_posix() for found in (self, other)]
         with _as_checkpoint_errors():
-            return self.snapshot.has_same(*paths)
+            known = self.snapshot.has_same(*paths)
+        return same_files([self.path / name], [other.path / name]) if known is None else known
 
     @property
     def weight_files(self) -> list[Path]:
@@ -176,7 +178,10 @@ def _in_repository(snapshot: Snapshot, base_model: str | None) -> TrainingOrder[
         {
             file.parent
             for file in map(PurePosixPath, snapshot.files)
-            if file.parent.parent == place and file.parent != place and _is_of_model(file.name)
+            if file.parent.parent == place
+            and file.parent != place
+            and _is_of_model(file.name)
+            and not is_temporary(file.parent.name)
         }
     )
     if not folders and not is_model:
@@ -186,11 +191,16 @@ def _in_repository(snapshot: Snapshot, base_model: str | None) -> TrainingOrder[
             f"{snapshot.uri(snapshot.name.path)} holds no model, and neither do the folders in it: expected config.json and "
             f"*.safetensors; the repository has {', '.join(found[:_NAMES_SHOWN]) or 'no file'}{more}"
         )
-    chosen = [folder for folder in folders if not is_model or is_marked(folder.name)]
-    names = [folder.name for folder in chosen]
-    steps = [_checkpoint(snapshot, folder.as_posix(), base_model, names) for folder in chosen]
-    top = _checkpoint(snapshot, snapshot.name.path, base_model, names) if is_model else None
-    return in_training_order(steps, top) if steps or top is None else TrainingOrder([top])
+    names = [folder.name for folder in folders]
+    beside = [_checkpoint(snapshot, folder.as_posix(), base_model, names) for folder in folders]
+    # Beside a model lie folders of other kinds.
+    steps = [one for one in beside if not is_model or is_marked(one.path.name) or one.is_whole]
+    top = _checkpoint(snapshot, snapshot.name.path, base_model, [one.path.name for one in steps]) if is_model else None
+    if top and not steps:
+        return TrainingOrder([top])
+    kept, notes = without_other_forms(steps, top, HubCheckpoint.is_adapter)
+    order = in_training_order(kept, top)
+    return replace(order, notes=[*notes, *order.notes])
 
 
 def _is_of_model(file: str) -> bool:

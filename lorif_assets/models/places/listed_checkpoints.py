@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from lorif_assets.errors import CheckpointError
+from lorif_assets.models.files.adapter_files import AdapterFiles
 from lorif_assets.models.files.chat_template_files import NAMED_TEMPLATES
 from lorif_assets.models.files.checkpoint_files import CheckpointFiles
 from lorif_assets.models.files.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG
@@ -43,6 +44,20 @@ class ListedCheckpoint(CheckpointFiles):
         """Whether a file that both have is the same in another checkpoint."""
 
     @property
+    def adapter(self) -> AdapterFiles | None:
+        """The adapter's files; None where the checkpoint is a whole model, whatever was copied of what was there before."""
+        return super().adapter if self.is_adapter() else None
+
+    def is_adapter(self) -> bool:
+        """Whether there is an adapter, as the listing says."""
+        return ADAPTER_CONFIG in self.listed_names
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there are a configuration and weights of it, as of a checkpoint."""
+        return bool({CONFIG, ADAPTER_CONFIG} & {*self.listed_names} and self.listed_weights)
+
+    @property
     def tokenizer_remark(self) -> str:
         """What the tokenizer's hash says beside its files, whether or not they were on this machine before."""
         # Where they cannot be had, they are not known; what cannot be had is said by whoever loads it.
@@ -69,7 +84,7 @@ class ListedCheckpoint(CheckpointFiles):
     def listed_weights(self) -> list[str]:
         """The names of the files of weights, of an adapter its own, sorted."""
         names = self.listed_names
-        if ADAPTER_CONFIG in names:
+        if self.is_adapter():
             return [name for name in names if name == ADAPTER_WEIGHTS]
         return sorted(name for name in names if name.endswith(SAFETENSORS) and name != ADAPTER_WEIGHTS)
 

@@ -12,11 +12,11 @@ from lorif_assets.errors import CheckpointError, StoreError
 from lorif_assets.lake.partition_names import partition_name
 from lorif_assets.models.checkpoints import NAME_PUNCTUATION, Checkpoints, Found
 from lorif_assets.models.files.chat_template_files import NAMED_TEMPLATES
-from lorif_assets.models.files.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG
+from lorif_assets.models.files.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, is_temporary
 from lorif_assets.models.files.same_files import same_content
-from lorif_assets.models.files.steps import TRAINER_STATE, is_marked, step_in_name, step_of_folder, trainer_step
+from lorif_assets.models.files.steps import TRAINER_STATE, is_marked, step_in_name, trainer_step
 from lorif_assets.models.files.tokenizer_files import VOCABULARY_FILES
-from lorif_assets.models.files.training_order import in_training_order
+from lorif_assets.models.files.training_order import in_training_order, without_other_forms
 from lorif_assets.models.places.listed_checkpoints import SAFETENSORS, ListedCheckpoint
 from lorif_assets.stores.object_store import ObjectStore, StoredFile, copies_folder, is_store_url
 
@@ -51,8 +51,10 @@ class ObjectStoreCheckpoint(ListedCheckpoint):
     def has_same(self, other: Self, name: str) -> bool:
         """Whether a file that both have is the same in another checkpoint; of those in the store, parts are read."""
         one, two = (next(file for file in found.files if file.name == name) for found in (self, other))
-        with _as_checkpoint_errors():
+        try:
             return _same_objects(self.store, one, other.store, two)
+        except StoreError as error:
+            raise CheckpointError(f"{error}. Did a trainer remove it meanwhile? Then look again") from error
 
     @property
     def weight_files(self) -> list[Path]:
@@ -128,19 +130,26 @@ class ObjectStoreCheckpoints(Checkpoints):
         with _as_checkpoint_errors():
             found = _by_folder(store.files())
         models = {name: files for name, files in found.items() if _is_model(files)}
-        models = {name: files for name, files in models.items() if not name.startswith((".", "_", "tmp"))}
+        models = {name: files for name, files in models.items() if not is_temporary(name)}
         if not models:
             raise CheckpointError(
                 f"{self.path} holds no model, and neither do the folders in it: expected config.json and *{SAFETENSORS}; "
                 "correct `checkpoints.path`"
             )
-        chosen = [name for name in models if name and ("" not in models or is_marked(name))]
-        steps = [_checkpoint(store, name, models[name], self.base_model, chosen) for name in chosen]
-        top = _checkpoint(store, "", models[""], self.base_model, chosen) if "" in models else None
+        names = [name for name in models if name]
+        beside = [_checkpoint(store, name, models[name], self.base_model, names) for name in names]
+        # Beside a model lie folders of other kinds.
+        steps = [one for one in beside if "" not in models or is_marked(one.path.name) or one.is_whole]
+        top = (
+            _checkpoint(store, "", models[""], self.base_model, [one.path.name for one in steps])
+            if "" in models
+            else None
+        )
         if top and not steps:
             return Found([top], ())
-        order = in_training_order(steps, top)
-        return Found(order.models, order.notes, order.same)
+        kept, notes = without_other_forms(steps, top, ObjectStoreCheckpoint.is_adapter)
+        order = in_training_order(kept, top)
+        return Found(order.models, [*notes, *order.notes], order.same)
 
 
 def _checkpoint(
@@ -150,19 +159,21 @@ def _checkpoint(
     path = own.folder
     # An adapter says which base model it is on, and a trainer's state the step that a name does not say.
     read = {ADAPTER_CONFIG} if is_marked(folder) else {ADAPTER_CONFIG, TRAINER_STATE}
-    # What was copied and is no longer in the store says nothing of the model there now.
-    for name in read - {file.name for file in files}:
-        (path / name).unlink(missing_ok=True)
+    told = [file for file in files if file.name in read]
     with _as_checkpoint_errors():
-        own.copies(file for file in files if file.name in read)
+        own.copies(told)
+    # A copy of what is no longer in the store says nothing of the model there now.
+    state = trainer_step(path) if any(file.name == TRAINER_STATE for file in told) else None
+    # Beside steps, the model above them is the one that was saved at the end.
+    named = step_in_name(path.name, steps) if folder or not steps else None
     return ObjectStoreCheckpoint(
         partition_name(path.name, NAME_PUNCTUATION),
         path,
-        step_of_folder(path, steps) if folder or not steps else trainer_step(path),
+        named if state is None else state,
         base_model,
         store=own,
         files=tuple(files),
-        step_is_named=step_in_name(folder, steps) is not None,
+        step_is_named=bool(folder) and named is not None,
     )
 
 

@@ -404,10 +404,10 @@ def test_an_adapter_beside_a_step_whose_weights_are_not_there_is_no_copy_of_it(r
         (run / name).mkdir()
         (run / name / "adapter_config.json").write_text("{}")
     (run / "final/adapter_model.safetensors").write_bytes(b"numbers")
-    assert names(look(run)) == [*STEPS, ("checkpoint-80", 80), ("final", 80)]
+    assert names(look(run)) == [*STEPS, ("final", 60), ("checkpoint-80", 80)]
 
 
-@pytest.mark.parametrize("name", ["final", "final_model", "checkpoint-last", "a-final"])
+@pytest.mark.parametrize("name", ["final", "final_model", "checkpoint-last", "a-final", "latest", "last-checkpoint"])
 def test_a_model_whose_name_says_that_it_is_the_last_comes_last(run: Path, name: str) -> None:
     shutil.copytree(run / "checkpoint-60", run / name)
     change_weights(run / name, 75.0)
@@ -429,8 +429,14 @@ def test_a_model_saved_at_the_end_comes_before_steps_that_were_written_long_afte
         f"{run / name} is taken for one after step 40: checkpoint-60 was written later, as if training had gone on. If the "
         "times of the files mislead, give it the name of a step"
     ]
+    # Where all are later than it, times are those of a copy in the order of names.
     written(run, {name: -1})
-    assert names(look(run)) == [(at_the_end, None), *STEPS]
+    found = look(run)
+    assert names(found) == [*STEPS, (at_the_end, 60)]
+    assert found.notes == [
+        f"{run / name} is taken for the last one, though all steps were written after it, as in a copy. If training began with "
+        "it, name it in `checkpoints.base_model`"
+    ]
     written(run, {name: 2})
     assert names(look(run)) == [*STEPS, (at_the_end, 60)]
 
@@ -442,6 +448,57 @@ def test_times_that_do_not_follow_the_steps_say_nothing_of_a_model_saved_at_the_
     found = look(run)
     assert names(found) == [*STEPS, ("final", 60)]
     assert not found.notes
+
+
+def test_a_step_that_is_still_being_written_says_nothing_of_when_a_model_was_saved_at_the_end(run: Path) -> None:
+    shutil.copytree(run / "checkpoint-60", run / "final")
+    change_weights(run / "final", 75.0)
+    written(run, {"checkpoint-20": 0, "checkpoint-40": 1, "final": 1, "checkpoint-60": 3})
+    (run / "checkpoint-80").mkdir()
+    shutil.copy(run / "checkpoint-60/config.json", run / "checkpoint-80/config.json")
+    assert names(look(run)) == [*STEPS[:2], ("final", 40), STEPS[2], ("checkpoint-80", 80)]
+
+
+def test_a_base_model_in_the_trainers_directory_is_no_model_saved_at_the_end(run: Path) -> None:
+    save_at_the_end(run, "checkpoint-60")
+    change_weights(run, 75.0)
+    found = Checkpoints(path=str(run), base_model=str(run)).look()
+    assert names(found) == [("run", 0), *STEPS]
+    assert not found.notes
+
+
+def test_a_copy_of_a_step_that_only_a_trainers_state_says_is_no_further_checkpoint(run: Path) -> None:
+    for step in (20, 40, 60):
+        (run / f"checkpoint-{step}").rename(run / f"saved-{'abc'[step // 20 - 1]}")
+        (run / f"saved-{'abc'[step // 20 - 1]}/trainer_state.json").write_text(json.dumps({"global_step": step}))
+    shutil.copytree(run / "saved-c", run / "final")
+    (run / "final/trainer_state.json").unlink()
+    assert names(look(run)) == [("saved-a", 20), ("saved-b", 40), ("saved-c", 60)]
+    assert look(run).notes == [f"{run / 'final'} is saved-c: their files are the same"]
+
+
+def test_models_without_a_step_that_are_the_same_are_one_checkpoint(run: Path) -> None:
+    for name in ("best", "final"):
+        shutil.copytree(run / "checkpoint-60", run / name)
+        change_weights(run / name, 75.0)
+    assert names(look(run)) == [("best", None), *STEPS]
+
+
+def test_a_model_saved_at_the_end_that_is_the_best_one_whose_step_is_gone_is_no_further_checkpoint(run: Path) -> None:
+    (run / "checkpoint-20").rename(run / "best")
+    save_at_the_end(run, "best", step=60)
+    assert names(look(run)) == [("best", None), *STEPS[1:]]
+
+
+def test_a_copy_of_a_step_under_a_longer_name_with_it_is_no_further_checkpoint(run: Path) -> None:
+    shutil.copytree(run / "checkpoint-60", run / "checkpoint-60-last")
+    assert names(look(run)) == STEPS
+
+
+def test_of_two_forms_of_a_step_the_one_with_the_plain_name_is_the_newer(run: Path) -> None:
+    shutil.copytree(run / "checkpoint-60", run / "checkpoint-60-awq")
+    change_weights(run / "checkpoint-60-awq", 75.0)
+    assert names(look(run)) == [*STEPS[:2], ("checkpoint-60-awq", 60), STEPS[2]]
 
 
 @pytest.mark.parametrize("name", ["final", "."])

@@ -103,6 +103,13 @@ def test_a_number_inside_the_name_of_a_model_is_no_step(name: str, step: int | N
         (["run-5", "run-#"], [5, None]),
         (["1000", "2000", "1000-merged"], [1000, 2000, None]),
         (["checkpoint-20", "checkpoint-40", "llama-3-8b"], [20, 40, None]),
+        (["checkpoint-20", "final-1", "final-2"], [20, None, None]),
+        (["opt-125m", "tuned"], [None, None]),
+        (["2024-05-01", "2024-05-12", "2024-06-02"], [None, None, None]),
+        (["run_20240501_1200", "run_20240502_0900"], [None, None]),
+        (["2024-05-01-run-100", "2024-05-02-run-200"], [100, 200]),
+        (["arbiter-7b", "writer-8b", "tuned"], [None, None, None]),
+        (["10k", "20k"], [10_000, 20_000]),
     ],
 )
 def test_a_step_is_the_number_by_which_names_of_one_form_differ(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -98,10 +98,50 @@ def test_folders_of_a_repository_are_checkpoints_in_order_of_step(
 def test_a_model_above_the_steps_of_its_training_is_the_last_of_them(
     hub: HubStandIn, saved_model: Mapping[str, bytes]
 ) -> None:
-    folders = ("", "checkpoint-20/", "checkpoint-3/", "onnx/")
-    hub.model("org/run").commit(run_of(saved_model, folders))
+    files = run_of(saved_model, ("", "checkpoint-20/", "checkpoint-3/", "onnx/"))
+    files["onnx/model.onnx"] = files.pop("onnx/model.safetensors")
+    hub.model("org/run").commit(files)
     assert names_and_steps("org/run") == [("checkpoint-3", 3), ("checkpoint-20", 20), ("run", 20)]
     assert all(found.is_complete() for found in checkpoints("org/run").find())
+
+
+def test_whole_models_beside_one_are_checkpoints_whatever_their_names_but_those_of_hidden_folders(
+    hub: HubStandIn, saved_model: Mapping[str, bytes]
+) -> None:
+    hub.model("org/run").commit(
+        run_of(
+            saved_model, ("", "epoch_1/", "epoch_2/", "last-checkpoint/", "tmp-checkpoint-9/", "_x/", ".y/", "z.tmp/")
+        )
+    )
+    assert names_and_steps("org/run") == [("epoch_1", 1), ("epoch_2", 2), ("last-checkpoint", 2), ("run", 2)]
+
+
+def test_an_adapter_that_was_merged_beside_adapters_is_passed_over(
+    hub: HubStandIn, saved_model: Mapping[str, bytes]
+) -> None:
+    adapters = {f"checkpoint-20/{name}": content for name, content in adapter_files("org/base").items()}
+    hub.model("org/run").commit(adapters | run_of(saved_model, ("merged/",)))
+    found = checkpoints("org/run").look()
+    assert [one.name for one in found.checkpoints] == ["checkpoint-20"]
+    assert any("merged is passed over: its name says that it is an adapter merged" in note for note in found.notes)
+
+
+def test_a_repository_of_many_steps_is_looked_at_in_the_time_that_its_files_take(
+    hub: HubStandIn, saved_model: Mapping[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each path is read once, however often models are compared."""
+    folders = ("", *(f"checkpoint-{step}/" for step in range(1, 21)))
+    hub.model("org/run").commit(files := run_of(saved_model, folders))
+    read = 0
+
+    class Counted(PurePosixPath):
+        def __init__(self, *parts: object) -> None:
+            nonlocal read
+            read += 1
+
+    monkeypatch.setattr("lorif_assets.hub.snapshots.PurePosixPath", Counted)
+    assert len(names_and_steps("org/run")) == len(folders)
+    assert read <= 2 * len(files)
 
 
 def test_a_folder_whose_name_says_that_it_is_the_last_comes_last(
@@ -147,15 +187,16 @@ def test_copies_of_a_step_in_other_folders_are_no_further_checkpoints(
     assert hub.downloads() == [".gitattributes"]
 
 
+@pytest.mark.parametrize("links", [True, False])
 def test_offline_copies_of_a_step_are_known_without_a_list_of_hashes(
-    hub: HubStandIn, saved_model: Mapping[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: HubStandIn, saved_model: Mapping[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, links: bool
 ) -> None:
     files = run_of(saved_model, ("checkpoint-3/", "best/", "other/"))
     files["best/model.safetensors"] = files["checkpoint-3/model.safetensors"]
     commit = hub.model("org/run").commit(files)
     snapshot = snapshot_of(HubName.parse(f"hf://org/run@{commit}"))
     snapshot.fetch(snapshot.files)
-    bring_cache_without_lists(tmp_path / "cache", monkeypatch)
+    bring_cache_without_lists(tmp_path / "cache", monkeypatch, links=links)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert names_and_steps(f"org/run@{commit}") == [("other", None), ("checkpoint-3", 3)]
 
