@@ -77,8 +77,8 @@ def comparison_rows(content: ComparisonContent, recipe: Recipe, page: str | None
                 "overlap_at_10": transition and transition.overlap_at_10,
                 "entered": transition and _ids(transition.entered),
                 "left": transition and _ids(transition.left),
-                f"{measure}_from": transition and transition.older.value,
-                f"{measure}_to": newer.value,
+                **({f"{measure}_from": transition and transition.older.value} if query.is_in_set else {}),
+                **({f"{measure}_to": newer.value} if query.is_in_set else {}),
                 "recipe_hash": recipe.score_hash,
                 "computed_from": pair.version,
                 "page": page,
@@ -99,14 +99,14 @@ def _standings(
 ) -> dict[str, Standing]:
     """Return each query's value and proponents, whether both ends of its ranking are stored or all of it.
 
-    `of_loss` says which queries ask about a loss, which is told per token; one that left the query set counts as such.
+    `of_loss` says which queries ask about a loss, which is told per token.
     """
     plain, relative = (_proponents(stored_ranking(lake, checkpoint.name, query_set, one)) for one in RANKINGS)
     partition = {"checkpoint": checkpoint.name, "query_set": query_set}
     values = lake.read(QUERY_SUMMARIES, ["query_id", "loss", "n_target_tokens"], **partition)
     return {
         query_id: Standing(
-            value / n_target_tokens if of_loss.get(query_id, True) else value,
+            value / n_target_tokens if of_loss.get(query_id, False) else value,
             tuple(plain[query_id]),
             tuple(relative.get(query_id, ())),
         )
@@ -126,7 +126,7 @@ def _proponents(scores: pl.DataFrame) -> dict[str, list[Example]]:
 
 def _history(query_id: str, query: Mapping[str, str] | None, standings: tuple[Standing | None, ...]) -> QueryHistory:
     if query is None:
-        return QueryHistory(query_id, None, "(no longer in the query set)", {}, standings)
+        return QueryHistory(query_id, None, "(no longer in the query set)", {}, standings, is_in_set=False)
     return QueryHistory(
         query_id,
         *asked_and_said(query),

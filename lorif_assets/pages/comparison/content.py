@@ -88,7 +88,7 @@ class QueryHistory:
 
     `standings` has one entry per compared checkpoint, None where the query was not scored. `asked` says what it asks about
     where that is not the completion's loss, by the field of the query file, `turns` what stands in the place of prompt and
-    completion of a chat.
+    completion of a chat. Of one that is no longer in the query set, it is not known what it asked about.
     """
 
     query_id: str
@@ -98,16 +98,17 @@ class QueryHistory:
     standings: tuple[Standing | None, ...]
     asked: Mapping[str, Any] = field(default_factory=dict)
     turns: tuple[Part, ...] = ()
+    is_in_set: bool = True
 
     @property
     def is_loss(self) -> bool:
         """Whether it asks about the loss of its completion, or of a span of it."""
-        return asks_for_loss(self.asked)
+        return self.is_in_set and asks_for_loss(self.asked)
 
     @property
     def value_name(self) -> str:
         """What its values are: losses, or what it asks about instead."""
-        return value_name(self.asked)
+        return value_name(self.asked) if self.is_in_set else "value"
 
     @cached_property
     def transitions(self) -> tuple[Transition | None, ...]:

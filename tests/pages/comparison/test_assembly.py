@@ -177,6 +177,17 @@ def test_a_query_that_left_the_query_set_is_still_compared_where_it_was_scored(s
     assert history(scored, "q0").completion == "(no longer in the query set)"
 
 
+def test_the_value_of_a_query_that_left_the_query_set_is_no_loss_as_nobody_knows_what_it_asked(
+    scored: StoredScores,
+) -> None:
+    scored.queries("q1")
+    assert history(scored, "q0").losses == (None, None, None)
+    assert comparison(scored).mean_losses == list(history(scored, "q1").losses)
+    (row, _) = rows(scored).filter(query_id="q0").to_dicts()
+    assert [row[f"{name}_{end}"] for name in ("loss_per_token", "value") for end in ("from", "to")] == [None] * 4
+    assert row["overlap_at_10"] is not None
+
+
 # --- Means and warnings ----------------------------------------------------------------------------------------------
 
 
