@@ -29,7 +29,8 @@ def datatrove_files(
     ends = np.cumsum([len(document) for document in documents]).astype("<u8")
     tokens = b"".join(np.array(document, f"<{kind}").tobytes() for document in documents)
     loss = {} if marks is None else {f"{name}.loss": b"".join(bytes(part) for part in marks)}
-    return {name: tokens, f"{name}.index": ends.tobytes(), **loss}
+    about = f"<tokenizer>|{kind[1]}\n{int(ends[-1]) if len(ends) else 0}\n".encode()
+    return {name: tokens, f"{name}.index": ends.tobytes(), f"{name}.metadata": about, **loss}
 
 
 def array(values: np.ndarray, kind: str | None = None, *, shape: bool = False) -> bytes:

@@ -185,6 +185,12 @@ def _data_files(folder: Path, *, is_shared: bool) -> list[Path]:
     tables = [file for file, kind in formats.items() if kind in _QUERY_FORMATS and file not in firm]
     told = {file for file in tables if guessed_columns(_first_row(folder, file))}
     data = [file for file in formats if file in told or file in firm]
+    counted = {
+        name
+        for kind, reader in readers().items()
+        for name in reader.counted([f.name for f in data if formats[f] is kind])
+    }
+    data = [file for file in data if file.name in counted]
     made_of_rows = {kind for kind, reader in readers().items() if reader.is_made_of_rows}
     return [file for file in data if formats[file] not in made_of_rows] or data
 

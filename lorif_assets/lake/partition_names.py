@@ -33,23 +33,29 @@ def partition_names(files: Mapping[Path, tuple[str, str]], punctuation: str = _P
     """Return by file the name that what it is called gives, each another one.
 
     Of several files for which that is one name, the file that is called by it, with a suffix in small letters, has it;
-    each other one adds `~` and a hash of what it is called. Files that differ in nothing but their suffix, as a file and
-    its compressed copy do, are left with one name: which of them is meant, the caller has to ask.
+    each other one adds `~` and a hash of what it is called. Files that differ in nothing but their suffix, and not in its
+    letters' size alone, as a file and its compressed copy do, are left with one name: which of them is meant, the caller has to
+    ask.
 
     Args:
         files: what each is called, as text and suffix.
         punctuation: what a name holds beside letters and digits.
     """
-    by_name: dict[str, list[Path]] = {}
-    for file, (text, _) in files.items():
-        by_name.setdefault(partition_name(text, punctuation), []).append(file)
-    return {
-        file: name
-        if len(group) == 1 or files[file] == (name, files[file][1].lower())
-        else f"{name}~{_hash(''.join(files[file]))}"
-        for name, group in by_name.items()
-        for file in group
-    }
+    # By name, by text and by suffix in small letters.
+    groups: dict[str, dict[str, dict[str, list[Path]]]] = {}
+    for file, (text, suffix) in files.items():
+        texts = groups.setdefault(partition_name(text, punctuation), {})
+        texts.setdefault(text, {}).setdefault(suffix.lower(), []).append(file)
+    names: dict[Path, str] = {}
+    for name, texts in groups.items():
+        for text, suffixes in texts.items():
+            has_name = len(texts) == 1 or text == name
+            shared = name if has_name else f"{name}~{_hash(text + min(suffixes))}"
+            for suffix, alike in suffixes.items():
+                first, *others = sorted(alike, key=lambda file: (files[file][1] != suffix, file))
+                names[first] = shared
+                names |= {file: f"{name}~{_hash(''.join(files[file]))}" for file in others}
+    return {file: names[file] for file in files}
 
 
 def _is_kept(character: str, punctuation: str) -> bool:

@@ -46,3 +46,20 @@ def test_what_other_files_there_are_does_not_rename_one_whose_name_needed_no_cha
         partition_names({**alone, Path("a b.jsonl"): ("a b", ".jsonl")})[Path("a_b.jsonl")]
         == partition_names(alone)[Path("a_b.jsonl")]
     )
+
+
+@pytest.mark.parametrize("folder", ["", "en/", "a b/"])
+def test_a_file_and_its_compressed_copy_are_left_with_one_name(folder: str) -> None:
+    files = {
+        Path(folder + name): (f"{folder}a", suffix) for name, suffix in (("a.jsonl", ".jsonl"), ("a.gz", ".jsonl.gz"))
+    }
+    (name,) = {*partition_names(files).values()}
+    assert name == partition_name(f"{folder}a")
+
+
+def test_a_copy_has_the_name_of_its_file_beside_others_of_nearly_that_name_too() -> None:
+    called = {"a b.x": ("a b", ".x"), "a b.x.gz": ("a b", ".x.gz"), "a_b.x": ("a_b", ".x"), "a b.X": ("a b", ".X")}
+    names = partition_names({Path(file): text for file, text in called.items()})
+    assert names[Path("a_b.x")] == "a_b"
+    assert names[Path("a b.x")] == names[Path("a b.x.gz")] != "a_b"
+    assert len({*names.values()}) == 3

@@ -30,7 +30,7 @@ from lorif_assets.stores import object_store as stores
 from lorif_assets.stores.object_store import ObjectStore
 from tests.conftest import CHECKPOINTS, TinyProject, private_copy
 from tests.stores.flaky_store import flaky
-from tests.token_stores import indexed_files
+from tests.token_stores import datatrove_files, indexed_files
 
 ROOT = Path(__file__).parents[2]
 
@@ -95,6 +95,23 @@ def test_in_a_store_what_was_made_of_rows_is_not_copied_where_rows_are(bucket: A
 
 
 NAMES = ["a space", "ümlaut 漢字", "plus+plus", "eq=ual", "{braces}"]
+
+
+@pytest.mark.parametrize("path", ["c", "c/*.ds", "c/a.ds"])
+def test_in_a_store_marks_of_loss_beside_tokens_are_followed(bucket: Any, tmp_path: Path, path: str) -> None:
+    for name, content in datatrove_files("c/a.ds", [[5, 6, 7]], marks=[[0, 1, 1]]).items():
+        bucket.put_object(Bucket="lake", Key=name, Body=content)
+    of = Source(name="docs", path=f"s3://lake/{path}")
+    (piece,) = list_shards(of, tmp_path)
+    assert [values["labels"] for _, values in read_shard(of, piece, tmp_path).rows] == [[-100, 6, 7]]
+
+
+def test_in_a_store_tokens_without_their_index_are_named(bucket: Any, tmp_path: Path) -> None:
+    bucket.put_object(Bucket="lake", Key="d/a.ds", Body=bytes(12))
+    with pytest.raises(
+        SourceError, match=r"s3://lake/d/a\.ds cannot be read without a\.ds\.index, which is not beside it"
+    ):
+        list_shards(Source(name="docs", path="s3://lake/d"), tmp_path)
 
 
 @pytest.mark.slow

@@ -46,8 +46,8 @@ def formats_of_data(files: Iterable[Path]) -> dict[Path, SourceFormat]:
     Files that describe others are none, nor is what trainers made of rows where there are files of rows too.
     """
     found = {file: kind for file in files if (kind := format_of_suffix(file))}
-    described = {name for kind in {*found.values()} for name in readers()[kind].descriptions}
-    data = {file: kind for file, kind in found.items() if file.name not in described}
+    kinds = [readers()[kind] for kind in {*found.values()}]
+    data = {file: kind for file, kind in found.items() if not any(one.is_description(file.name) for one in kinds)}
     rows = {file: kind for file, kind in data.items() if not readers()[kind].is_made_of_rows}
     return rows or data
 

@@ -12,7 +12,8 @@ from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.formats.arrow_soundness import refuse_unsound
 from lorif_assets.data.formats.limits import beyond, refuse_large, refuse_many
 from lorif_assets.data.formats.parquet import of_table, readable, refuse_repeated_fields
-from lorif_assets.data.formats.reader import FileReader, FileSlice, RawShard, ShardSlice, place_of, slices_of
+from lorif_assets.data.formats.places import place_of
+from lorif_assets.data.formats.reader import FileReader, FileSlice, RawShard, ShardSlice, slices_of
 
 _STATE = "state.json"
 

@@ -6,7 +6,7 @@ tokens carry loss, a byte each (.ds.loss)
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -19,6 +19,7 @@ import numpy as np
 from lorif_assets.config.limits import ReadLimits
 from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.formats.limits import refuse_large, refuse_many
+from lorif_assets.data.formats.places import exists
 from lorif_assets.data.formats.reader import (
     FileReader,
     FileSlice,
@@ -47,6 +48,7 @@ class Datatrove(FileReader):
 
     kind = SourceFormat.DATATROVE
     suffixes = (_TOKENS, _TOKENS + _LOSS)
+    described_by = (_TOKENS + ".metadata",)
     is_made_of_rows = True
 
     def parts(self, uri: str) -> tuple[str, ...]:
@@ -55,14 +57,15 @@ class Datatrove(FileReader):
         return (*([] if tokens == uri else [uri]), tokens, tokens + _ENDS)
 
     def slices(self, source: Source, files: Sequence[SourceFile], base: Path) -> Iterator[ShardSlice]:
-        """Yield each file's slices; marks beside a file are found where that alone is named, but for other machines."""
-        marked = {_without_loss(file.uri) for file in files if file.uri != _without_loss(file.uri)}
-        found = [
-            replace(file, uri=file.uri + _LOSS) if (base / (file.uri + _LOSS)).is_file() else file
-            for file in files
-            if file.uri not in marked
-        ]
+        """Yield each file's slices; marks beside a file are found where the path names the tokens alone."""
+        counted, options = frozenset(self.counted([file.uri for file in files])), source.revealed_storage_options
+        found = [_with_marks(file, base, options) for file in files if file.uri in counted]
         yield from super().slices(source, found, base)
+
+    def counted(self, uris: Collection[str]) -> Sequence[str]:
+        """Return files without the tokens of those that are marks."""
+        marked = {_without_loss(uri) for uri in uris if uri != _without_loss(uri)}
+        return [uri for uri in uris if uri not in marked]
 
     def cut(self, path: Path, state: str, rows_per_slice: int, limits: ReadLimits) -> Iterator[FileSlice]:
         """Yield the slices of one file."""
@@ -72,12 +75,16 @@ class Datatrove(FileReader):
         """Return the documents of one slice."""
         rows: list[tuple[int, dict[str, object]]] = []
         malformed: list[MalformedRow] = []
-        n_tokens = 0
+        n_tokens = furthest = 0
         with _opened(path) as store:
             for row, (begin, end) in enumerate(pairwise(store.ends(piece.offset, piece.rows))):
                 number = piece.offset + row
-                if not begin <= end <= store.n_tokens:
-                    reason = f"document {number}: tokens {begin:,} to {end:,} of {store.n_tokens:,}"
+                # Behind an end that is wrong, so is where the next document begins.
+                is_sound, furthest = furthest <= begin <= end <= store.n_tokens, max(furthest, begin, end)
+                if not is_sound:
+                    reason = (
+                        f"document {number}: tokens {begin:,} to {end:,} of {store.n_tokens:,}, or of others behind one"
+                    )
                     malformed.append(MalformedRow(row, reason, ""))
                     continue
                 n_tokens += end - begin
@@ -152,6 +159,12 @@ def _store(tokens: BinaryIO, index: BinaryIO, loss: BinaryIO | None) -> _Store:
     if loss is not None and _size(loss) != n_tokens:
         raise ValueError(f"it has {_size(loss):,} marks of loss for {n_tokens:,} tokens")
     return _Store(tokens, index, loss, kind, n_documents, n_tokens)
+
+
+def _with_marks(file: SourceFile, base: Path, storage_options: Mapping[str, str]) -> SourceFile:
+    marks = file.uri + _LOSS
+    has_marks = file.uri == _without_loss(file.uri) and exists(marks, base, storage_options)
+    return replace(file, uri=marks) if has_marks else file
 
 
 def _without_loss(name: str) -> str:

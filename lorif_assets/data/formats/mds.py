@@ -8,7 +8,7 @@ numbers or arrays of numbers stay bytes: nothing is unpickled.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,15 +27,8 @@ from lorif_assets.data.formats.compression import opened
 from lorif_assets.data.formats.limits import beyond, refuse_large, refuse_many
 from lorif_assets.data.formats.mds_arrays import array_column
 from lorif_assets.data.formats.parquet import of_table
-from lorif_assets.data.formats.reader import (
-    FileReader,
-    FileSlice,
-    RawShard,
-    ShardSlice,
-    SourceFile,
-    place_of,
-    slices_of,
-)
+from lorif_assets.data.formats.places import place_of
+from lorif_assets.data.formats.reader import FileReader, FileSlice, RawShard, ShardSlice, slices_of
 from lorif_assets.errors import SourceError
 
 _PLAIN = ".mds"
@@ -57,11 +50,10 @@ class Mds(FileReader):
     descriptions = ("index.json",)
     is_made_of_rows = True
 
-    def slices(self, source: Source, files: Sequence[SourceFile], base: Path) -> Iterator[ShardSlice]:
-        """Yield each file's slices; of a shard and its compressed copy, as a loader keeps them, the plain one's alone."""
-        plain = {file.uri for file in files if file.uri.lower().endswith(_PLAIN)}
-        once = [file for file in files if file.uri in plain or file.uri.rpartition(".")[0] not in plain]
-        yield from super().slices(source, once, base)
+    def counted(self, uris: Collection[str]) -> Sequence[str]:
+        """Return files without the compressed copies of others, as a loader keeps them beside these."""
+        plain = {uri.lower() for uri in uris if uri.lower().endswith(_PLAIN)}
+        return [uri for uri in uris if uri.lower() in plain or uri.lower().rpartition(".")[0] not in plain]
 
     def cut(self, path: Path, state: str, rows_per_slice: int, limits: ReadLimits) -> Iterator[FileSlice]:
         """Yield the slices of one file."""

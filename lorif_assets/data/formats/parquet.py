@@ -15,7 +15,8 @@ from lorif_assets.data.content.columns import refuse_repeated_columns
 from lorif_assets.data.formats.contents import advice, is_parquet
 from lorif_assets.data.formats.limits import beyond, refuse_large
 from lorif_assets.data.formats.parquet_claims import refuse_claims, refuse_large_footer, rows_at_a_time
-from lorif_assets.data.formats.reader import FileReader, FileSlice, RawShard, ShardSlice, place_of, slices_of
+from lorif_assets.data.formats.places import place_of
+from lorif_assets.data.formats.reader import FileReader, FileSlice, RawShard, ShardSlice, slices_of
 from lorif_assets.data.rows.arrow_values import rows_of
 from lorif_assets.errors import SourceError
 

@@ -84,7 +84,7 @@ def passed_over(source: Source, base: Path) -> tuple[str, ...]:
                 path
                 for path in covered
                 if selection.snapshot.uri(path) not in read
-                and PurePosixPath(path).name not in readers()[kind].descriptions
+                and not readers()[kind].is_description(PurePosixPath(path).name)
             )
         )
     path = base / Path(source.path).expanduser()
@@ -100,7 +100,7 @@ def passed_over(source: Source, base: Path) -> tuple[str, ...]:
         # Python's `**` does not go into them.
         names |= {_shown(found, root) for found in _visible(root, "**/*") if found.is_dir() and found.is_symlink()}
     read = {part for file in files for part in readers()[kind].parts(file.name)}
-    return tuple(sorted(name for name in names - read if PurePosixPath(name).name not in readers()[kind].descriptions))
+    return tuple(sorted(name for name in names - read if not readers()[kind].is_description(PurePosixPath(name).name)))
 
 
 def _on_hub(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile]]:

@@ -1,11 +1,10 @@
 """What the reader of a format does, and what it gives: slices of a source's rows, and the raw rows of one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from itertools import chain, repeat
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -14,12 +13,8 @@ from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.limits import ReadLimits
 from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.formats.delta_changes import Changes
-from lorif_assets.data.formats.hub_selection import hub_errors
-from lorif_assets.errors import SourceError, StoreError
-from lorif_assets.hub.names import HubName, is_hub_name
-from lorif_assets.hub.snapshots import snapshot_of
-from lorif_assets.lake.file_samples import MARK, sample_of, with_sample
-from lorif_assets.stores.object_store import copy_of, is_store_url
+from lorif_assets.data.formats.places import exists, joint_state, place_of, state_at
+from lorif_assets.errors import SourceError
 
 _EXCERPT_LENGTH = 200
 
@@ -141,6 +136,8 @@ class Reader(ABC):
     """How its files begin, where others have their ending too; empty where the ending says enough."""
     descriptions: ClassVar[tuple[str, ...]] = ()
     """Names of files beside its own that describe them, and hold no rows."""
+    described_by: ClassVar[tuple[str, ...]] = ()
+    """How names of files end that describe one of its own each, and hold no rows."""
     is_read_remotely: ClassVar[bool] = False
     """Whether a source may lie in an object store."""
     is_named: ClassVar[bool] = False
@@ -189,6 +186,14 @@ class Reader(ABC):
         """Return what a file consists of: itself, and those beside it that it cannot be read without."""
         return (uri,)
 
+    def counted(self, uris: Collection[str]) -> Sequence[str]:
+        """Return files without those that are a part or a copy of another one of them."""
+        return tuple(uris)
+
+    def is_description(self, name: str) -> bool:
+        """Whether a file of this name describes others, and holds no rows."""
+        return name in self.descriptions or name.lower().endswith(self.described_by)
+
     def suffix_of(self, path: Path) -> str:
         """Return the suffix by which a file's name says that it is of this format, or an empty text."""
         return next((suffix for suffix in self.suffixes if path.name.lower().endswith(suffix)), "")
@@ -208,6 +213,8 @@ class FileReader(Reader):
         Raises:
             SourceError: two files would share shard names.
         """
+        counted = frozenset(self.counted([file.uri for file in files]))
+        files = [file for file in files if file.uri in counted]
         _refuse_shared_prefixes(source, files)
         for file in files:
             path = place_of(file.uri, base, source.revealed_storage_options)
@@ -247,10 +254,12 @@ class FileReader(Reader):
         return path
 
     def _state(self, source: Source, uri: str, base: Path) -> str:
-        places = {part: place_of(part, base, source.revealed_storage_options) for part in self.parts(uri)}
-        for part, place in places.items():
-            if part != uri and not place.exists():
-                raise SourceError(f"{uri} cannot be read without {place.name}, which is not beside it: bring it there.")
+        options = source.revealed_storage_options
+        for part in self.parts(uri):
+            if part != uri and not exists(part, base, options):
+                name = PurePosixPath(part).name
+                raise SourceError(f"{uri} cannot be read without {name}, which is not beside it: bring it there.")
+        places = {part: place_of(part, base, options) for part in self.parts(uri)}
         return joint_state(state_at(part, self.state_file(place)) for part, place in places.items())
 
     @abstractmethod
@@ -309,58 +318,6 @@ def state_of(version: str) -> str:
     return version.partition(" ")[0]
 
 
-def place_of(uri: str, base: Path, storage_options: Mapping[str, str]) -> Path:
-    """Return where a file of a source lies on this machine; one on the hub or in a store is fetched if it is not here yet.
-
-    Raises:
-        SourceError: it cannot be fetched.
-    """
-    if is_store_url(uri):
-        try:
-            return copy_of(uri, storage_options)
-        except StoreError as error:
-            raise SourceError(str(error)) from error
-    if not is_hub_name(uri):
-        return base / uri
-    with hub_errors():
-        name = HubName.parse(uri)
-        return snapshot_of(name).fetch([name.path]) / name.path
-
-
-def state_at(uri: str, place: Path) -> str:
-    """Return what changes when a file of a source is written; on the hub, that is the commit, on every machine.
-
-    Raises:
-        SourceError: it does not exist.
-    """
-    return str(HubName.parse(uri).revision) if is_hub_name(uri) else file_state(place)
-
-
-def joint_state(states: Iterable[str]) -> str:
-    """Return the state of several files, which changes when one of them is written; that of one file is its own."""
-    first, *others = states
-    if not others:
-        return first
-    parts = [state.partition(MARK) for state in (first, *others)]
-    digest = blake2b(
-        "\0".join(state for state, _, _ in parts).encode(errors="surrogatepass"), digest_size=16
-    ).hexdigest()
-    return with_sample(digest, "".join(sample for _, _, sample in parts))
-
-
-def file_state(path: Path) -> str:
-    """Return what changes when a file is written: size and time, and samples of its content.
-
-    Raises:
-        SourceError: it does not exist.
-    """
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read: {error.strerror}. List the source's shards again.") from error
-    return with_sample(f"{found.st_size}-{found.st_mtime_ns}", sample_of(path))
-
-
 def _refuse_shared_prefixes(source: Source, files: Iterable[SourceFile]) -> None:
     first: dict[str, SourceFile] = {}
     for file in files:
@@ -368,5 +325,5 @@ def _refuse_shared_prefixes(source: Source, files: Iterable[SourceFile]) -> None
         if other is not file:
             raise SourceError(
                 f"source '{source.name}': {other.uri} and {file.uri} would both name their shards "
-                f"'{file.shard_prefix}-...'. Rename one of them."
+                f"'{file.shard_prefix}-...'. Remove one of them where it is a copy, or else rename it."
             )

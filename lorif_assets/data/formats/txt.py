@@ -19,6 +19,7 @@ from lorif_assets.config.limits import ReadLimits
 from lorif_assets.config.sources import Passages, Source, SourceFormat
 from lorif_assets.data.formats.limits import refuse_large, refuse_many
 from lorif_assets.data.formats.paths import locate
+from lorif_assets.data.formats.places import place_of, state_at
 from lorif_assets.data.formats.reader import (
     FileReader,
     FileSlice,
@@ -27,9 +28,7 @@ from lorif_assets.data.formats.reader import (
     Reader,
     ShardSlice,
     SourceFile,
-    place_of,
     slices_of,
-    state_at,
     state_of,
     version_of,
 )

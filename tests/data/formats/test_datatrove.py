@@ -12,6 +12,8 @@ from lorif_assets.config.sources import Source
 from lorif_assets.data.examples import sort_out
 from lorif_assets.data.shards import list_shards, passed_over_notice, read_shard, survey
 from lorif_assets.errors import SourceError
+from lorif_assets.freshness.surroundings import look_around
+from tests.hub_stand_in import HubStandIn
 from tests.token_stores import datatrove_files
 
 DOCUMENTS = [[5, 6, 7], [8], [60_000, 2]]
@@ -67,6 +69,37 @@ def test_tokens_without_a_mark_carry_no_loss(tmp_path: Path, path: str) -> None:
     assert [row["labels"] for row in found] == [[-100, 6, 7], [8], [60_000, -100]]
 
 
+@pytest.mark.parametrize("path", ["data", "data/**/*.ds"])
+def test_marks_beside_a_file_rename_none_of_its_shards_and_no_document(tmp_path: Path, path: str) -> None:
+    stored(tmp_path, datatrove_files("en/a.ds", DOCUMENTS))
+    before = [row["example_id"] for row in read(source(2, path), tmp_path)]
+    stored(tmp_path, datatrove_files("en/a.ds", DOCUMENTS, marks=MARKS))
+    after = read(source(2, path), tmp_path)
+    assert [row["example_id"] for row in after] == before
+    assert after[0]["labels"] == [-100, 6, 7]
+
+
+def test_first_settings_name_tokens_and_their_marks_as_one_source(tmp_path: Path) -> None:
+    for name, content in datatrove_files("a.ds", DOCUMENTS, marks=MARKS).items():
+        (tmp_path / name).write_bytes(content)
+    assert [one.source.path for one in look_around(tmp_path).sources] == ["a.ds.loss"]
+
+
+@pytest.mark.parametrize("path", ["hf://datasets/org/name/c", "hf://datasets/org/name/c/*.ds"])
+def test_on_the_hub_marks_are_followed_too(hub: HubStandIn, tmp_path: Path, path: str) -> None:
+    files = datatrove_files("a.ds", DOCUMENTS, marks=MARKS)
+    hub.dataset("org/name").commit({f"c/{name}": content for name, content in files.items()})
+    assert [row["labels"] for row in read(source(2, path), tmp_path)] == [[-100, 6, 7], [8], [60_000, -100]]
+
+
+def test_on_the_hub_tokens_without_their_index_are_named(hub: HubStandIn, tmp_path: Path) -> None:
+    hub.dataset("org/name").commit({"c/a.ds": bytes(12)})
+    with pytest.raises(
+        SourceError, match=r"c/a\.ds cannot be read without a\.ds\.index, which is not beside it: bring"
+    ):
+        list_shards(source(2, "hf://datasets/org/name/c"), tmp_path)
+
+
 def test_new_marks_are_a_new_version_of_the_shards(tmp_path: Path) -> None:
     stored(tmp_path, datatrove_files("a.ds", DOCUMENTS, marks=MARKS))
     before = [piece.version for piece in list_shards(source(), tmp_path)]
@@ -105,5 +138,9 @@ def test_a_document_that_ends_before_it_begins_is_set_aside(tmp_path: Path) -> N
     stored(tmp_path, {**files, "a.ds.index": ends})
     (piece,) = list_shards(source(3), tmp_path)
     raw = read_shard(source(3), piece, tmp_path)
-    assert [row for row, _ in raw.rows] == [0, 2]
-    assert [one.reason for one in raw.malformed] == ["document 1: tokens 3 to 1 of 6"]
+    assert [values["input_ids"] for _, values in raw.rows] == [DOCUMENTS[0]]
+    assert [one.reason for one in raw.malformed] == [
+        "document 1: tokens 3 to 1 of 6, or of others behind one",
+        # It would begin among those of the first.
+        "document 2: tokens 1 to 6 of 6, or of others behind one",
+    ]

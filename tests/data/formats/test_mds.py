@@ -33,7 +33,7 @@ def source(rows_per_shard: int = 2, token_type: TokenType | None = None, **colum
 
 
 def stored(base: Path, content: bytes, name: str = "shard.00000.mds") -> Path:
-    (base / "data").mkdir(exist_ok=True)
+    (base / "data" / name).parent.mkdir(parents=True, exist_ok=True)
     (base / "data" / name).write_bytes(content)
     return base / "data" / name
 
@@ -128,6 +128,14 @@ def test_a_shard_beside_its_compressed_copy_is_read_once(tmp_path: Path, suffix:
     stored(tmp_path, gzip.compress(TOKENS_SHARD), "shard.00001.mds.gz")
     found = list_shards(source(3), tmp_path)
     assert [Path(piece.uri).name for piece in found] == ["shard.00000.mds", "shard.00001.mds.gz"]
+
+
+@pytest.mark.parametrize("name", ["s.mds", "train/s.mds", "s.MDS"])
+def test_a_compressed_copy_beside_a_shard_renames_none_of_its_examples(tmp_path: Path, name: str) -> None:
+    stored(tmp_path, TOKENS_SHARD, name)
+    before = [piece.shard for piece in list_shards(source(3), tmp_path)]
+    stored(tmp_path, gzip.compress(TOKENS_SHARD), f"{name.lower()}.gz")
+    assert [piece.shard for piece in list_shards(source(3), tmp_path)] == before
 
 
 def test_every_encoding_has_the_values_that_were_written(tmp_path: Path) -> None:
