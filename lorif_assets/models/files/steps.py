@@ -54,10 +54,13 @@ def step_in_name(name: str, siblings: Collection[str] = ()) -> int | None:
     the number of its epoch where others of its form have another, the last number by which it differs from those, the
     number of its epoch, or the one that it ends with. No step are the number in the name of a model (`llama-3-final`,
     `opt-125m`; `phi-2` beside `phi-2-tuned` or `checkpoint-20`), a date, by which names are in order as they are, that of a
-    model which was saved at the end (`final-2`), and the digits of a commit, by which the hub's cache names folders.
+    model which was saved at the end (`final-2` beside `checkpoint-20`), and the digits of a commit, by which the hub's cache
+    names folders.
     """
-    if (marked := _marked(name)) is not None or _COMMIT.fullmatch(name) or says_final(name):
+    if (marked := _marked(name)) is not None or _COMMIT.fullmatch(name):
         return marked
+    if says_final(name) and any(_NUMBERS.search(other) for other in siblings if not says_final(other)):
+        return None
     name, siblings = _DATE.sub("", name), [_DATE.sub("", other) for other in siblings]
     alike = [other for other in siblings if _form(other) == _form(name)]
     epoch = _EPOCH.search(name)

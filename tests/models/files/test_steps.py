@@ -104,6 +104,8 @@ def test_a_number_inside_the_name_of_a_model_is_no_step(name: str, step: int | N
         (["1000", "2000", "1000-merged"], [1000, 2000, None]),
         (["checkpoint-20", "checkpoint-40", "llama-3-8b"], [20, 40, None]),
         (["checkpoint-20", "final-1", "final-2"], [20, None, None]),
+        (["1000", "2000", "final-1"], [1000, 2000, None]),
+        (["final-epoch-2", "final-epoch-10", "best"], [2, 10, None]),
         (["opt-125m", "tuned"], [None, None]),
         (["2024-05-01", "2024-05-12", "2024-06-02"], [None, None, None]),
         (["run_20240501_1200", "run_20240502_0900"], [None, None]),
