@@ -92,7 +92,7 @@ def _stream(path: Path, first: bytes) -> str:
         return ""
     index = path.with_suffix(".idx")
     of_megatron = path.suffix == ".bin" and not index.exists()
-    more = f"; where Megatron wrote it, bring {index.name}, which was written with it" if of_megatron else ""
+    more = f"; where Megatron wrote it, {index.name} was written with it: give its path" if of_megatron else ""
     return (
         'may be a stream of token ids: where it is, set format = "tokens" and the id of the token that ends a document, '
         f"`document_end`{more}; where not, save its rows as Parquet or JSON Lines"

@@ -147,7 +147,8 @@ def test_tokens_without_their_index_are_said_to_need_it(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/corpus.bin").write_bytes(indexed_files("corpus", [[[5, 6, 7]]])["corpus.bin"])
     with pytest.raises(
-        SourceError, match=r"where Megatron wrote it, bring corpus.idx, which was written with it; where"
+        SourceError,
+        match=r"where Megatron wrote it, corpus.idx was written with it: give its path; where",
     ):
         list_shards(Source(name="tokens", path="data"), tmp_path)
 
