@@ -193,9 +193,9 @@ class Attribution:
 
     @property
     def _about(self) -> str:
-        return (
-            f"{self.checkpoint}: {self.value} over {self.n_target_tokens} tokens, {self.n_examples:,} examples scored"
-        )
+        # Each completion of a contrast or a weighted set has tokens of its own.
+        tokens = f" over {self.n_target_tokens} tokens" if asks_for_loss(self.objective) else ""
+        return f"{self.checkpoint}: {self.value}{tokens}, {self.n_examples:,} examples scored"
 
 
 def _line(text: str) -> str:

@@ -372,7 +372,7 @@ def test_a_query_in_the_form_of_a_query_file_s_line_is_answered(tiny_project):
             project.attribute_query({**row, "scalar": "os:getcwd"})
     assert same.table.equals(plain.table)
     assert contrast.loss == pytest.approx(plain.loss - other.loss, rel=1e-4)
-    assert f"difference of the losses {contrast.loss:.2f} nats" in repr(contrast)
+    assert f"difference of the losses {contrast.loss:.2f} nats, 36 examples scored" in repr(contrast)
     assert "Opponents: training on them made the completion less likely than the other" in contrast._repr_html_()
     assert math.isnan(contrast.loss_per_token)
     assert (plain.as_json(1)["objective"], contrast.as_json(1)["objective"]) == ({}, {"against": " fails by an error"})
