@@ -40,6 +40,12 @@ def checkpoints(path: Path) -> Checkpoints:
     return Checkpoints(path=str(path))
 
 
+def with_other_weights(folder: Path, last_byte: int) -> None:
+    """A model of its own, where a folder was copied: equal ones are taken once."""
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + bytes([last_byte]))
+
+
 def edit_json(file: Path, **fields: Any) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
 
@@ -54,8 +60,7 @@ def test_a_checkpoint_directory_is_one_checkpoint_named_after_itself(folder: Pat
 def test_a_directory_of_checkpoints_is_all_of_them_in_order_of_step(folder: Path) -> None:
     for name in ("step-10", "step-9", "start", "epoch-1-step-200"):
         shutil.copytree(folder, folder.parent / name)
-    weights = folder.parent / "start/model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    with_other_weights(folder.parent / "start", ord("!"))
     found = checkpoints(folder.parent).find()
     assert [(checkpoint.name, checkpoint.step) for checkpoint in found] == [
         ("start", None),
@@ -104,8 +109,9 @@ def test_a_name_keeps_what_a_partition_can_have_of_its_folders(folder: Path, fol
 
 
 def test_folders_whose_names_become_one_are_still_checkpoints_of_their_own(folder: Path) -> None:
-    shutil.copytree(folder, folder.parent / "step 7")
-    shutil.copytree(folder, folder.parent / "step_7")
+    for name in ("step 7", "step_7"):
+        other = Path(shutil.copytree(folder, folder.parent / name))
+        with_other_weights(other, ord(name[4]))
     found = {checkpoint.name: checkpoint.path.name for checkpoint in checkpoints(folder.parent).find()}
     assert (found["step_7"], found["step-7"]) == ("step_7", "step-7")
     assert sorted(found.values()) == ["step 7", "step-7", "step_7"]

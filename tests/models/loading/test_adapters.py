@@ -599,8 +599,8 @@ def test_what_a_conversion_of_pissa_began_with_is_passed_over_and_said(project: 
 
 
 def test_several_adapters_in_a_step_are_named_as_passed_over(project: Path) -> None:
-    for name in ("one", "two"):
-        shutil.copytree(project / "run/checkpoint-20", project / f"inner/{name}")
+    for name, trained in (("one", "checkpoint-20"), ("two", "checkpoint-40")):
+        shutil.copytree(project / "run" / trained, project / "inner" / name)
     shutil.rmtree(project / "run/checkpoint-20")
     (project / "inner").rename(project / "run/checkpoint-20")
     found = checkpoints(project / "run").look()
