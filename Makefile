@@ -105,6 +105,7 @@ bench bench-peers: export LRU_CACHE_CAPACITY = 128
 ## bench: every benchmark, one after the other: tables on the terminal, JSON in benchmarks/results
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/matrix_products.py
+	$(BIN)/python benchmarks/chat_tokens.py
 	$(BIN)/python benchmarks/factor_throughput.py
 	$(BIN)/python benchmarks/bases_fit.py
 	$(BIN)/python benchmarks/scan_rate.py

@@ -15,6 +15,7 @@ SMALLEST = {
     "bases_fit": "--blocks 1 --width 16 --heads 2 --kv-heads 1 --vocabulary 32 --tokens 16 --examples 6 --repeats 1",
     "experts": "--blocks 1 --width 16 --heads 2 --experts 4 --routed 2 --expert-width 8 --vocabulary 32 --tokens 8 "
     "--examples 2 --repeats 1",
+    "chat_tokens": "--tokens 500 --repeats 1",
     "checksum_cost": "--examples 64 --shards 2 --width 16 --repeats 2",
     "scan_rate": "--examples 64 --shards 2 --width 16 --repeats 1",
     "gpu_table": "--device cpu --smallest",

@@ -35,13 +35,16 @@ def main() -> None:
     connection.send_bytes(b"{}")
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            request = json.loads(connection.recv_bytes())
-            # Of the processor, so that a busy machine fails no template. When it is over, the signal ends the process, wherever
-            # it is, even if nobody is left to wait for it.
-            signal.setitimer(signal.ITIMER_PROF, seconds)
-            answer = json.dumps(answered(request, longest)).encode()
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            connection.send_bytes(answer)
+            question = json.loads(connection.recv_bytes())
+            messages, beginnings = question.pop("messages"), question.pop("beginnings")
+            for number, prompt in beginnings:
+                request = {**question, "conversations": [messages[:number]], "add_generation_prompt": prompt}
+                # Of the processor, so that a busy machine fails no template. When it is over, the signal ends the process,
+                # wherever it is, even if nobody is left to wait for it.
+                signal.setitimer(signal.ITIMER_PROF, seconds)
+                answer = json.dumps(answered(request, longest)).encode()
+                signal.setitimer(signal.ITIMER_PROF, 0)
+                connection.send_bytes(answer)
 
 
 def answered(request: dict[str, Any], longest: int) -> dict[str, Any]:

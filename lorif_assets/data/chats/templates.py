@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from lorif_assets.data.chats.conversations import Conversation, Message
 from lorif_assets.data.chats.template_dates import ASKS, MACRO, date_pieces
-from lorif_assets.data.chats.template_worker import LONGEST_TEXT, MEBIBYTES, rendered_apart
+from lorif_assets.data.chats.template_worker import LONGEST_TEXT, MEBIBYTES, Beginning, rendered_apart
 from lorif_assets.data.limited_process import OverrunError
 from lorif_assets.data.rows.rejected import UnusableRowError
 from lorif_assets.errors import CheckpointError
@@ -72,7 +72,23 @@ class ChatTemplate:
             UnusableRowError: the template raises, whatever it is, or goes beyond its limits.
             CheckpointError: it has gone beyond them on too many conversations.
         """
-        return self._render(messages, add_generation_prompt=add_generation_prompt)[0]
+        return self._rendered(self._answers(messages, [(len(messages), add_generation_prompt)])[0])[0]
+
+    def beginnings(self, messages: Sequence[Message], wanted: Sequence[Beginning]) -> list[str | None]:
+        """Return the first messages of a conversation as text, so many and with the generation prompt or without.
+
+        None where the template raises on them, or goes beyond its limits.
+
+        Raises:
+            CheckpointError: it has gone beyond them on too many conversations.
+        """
+        texts: list[str | None] = []
+        for answer in self._answers(messages, wanted):
+            try:
+                texts.append(self._rendered(answer)[0])
+            except UnusableRowError:
+                texts.append(None)
+        return texts
 
     def marked(self, messages: Sequence[Message]) -> tuple[str, list[Span]]:
         """Return the conversation as text, and what of it the template marks as generated.
@@ -83,22 +99,25 @@ class ChatTemplate:
         """
         # Not `apply_chat_template(return_assistant_tokens_mask=True)`: where a turn begins or ends in white space that
         # the tokenizer leaves out of its offsets, that mask loses turns or covers the user's (transformers issue 47325).
-        return self._render(messages, return_assistant_tokens_mask=True)
+        return self._rendered(self._answers(messages, [(len(messages), False)], return_assistant_tokens_mask=True)[0])
 
-    def _render(self, messages: Sequence[Message], **how: bool) -> tuple[str, list[Span]]:
-        request = {
+    def _answers(
+        self, messages: Sequence[Message], beginnings: Sequence[Beginning], **how: bool
+    ) -> list[dict[str, Any] | OverrunError]:
+        question = {
             **self.special_tokens,
             **self.arguments,
             **how,
-            "conversations": [list(map(_in_parts, messages) if self.takes_parts else messages)],
+            "messages": list(map(_in_parts, messages) if self.takes_parts else messages),
             "tools": list(self.tools) or None,
             "chat_template": self._whole_source,
             "date_pieces": self.pieces_of_date,
         }
-        try:
-            answer = rendered_apart(self._owner, request)
-        except OverrunError as error:
-            raise UnusableRowError(f"the chat template of {self._owner} {error}") from error
+        return rendered_apart(self._owner, question, beginnings)
+
+    def _rendered(self, answer: Mapping[str, Any] | OverrunError) -> tuple[str, list[Span]]:
+        if isinstance(answer, OverrunError):
+            raise UnusableRowError(f"the chat template of {self._owner} {answer}") from answer
         if "text" not in answer:
             raise UnusableRowError(self._reason(answer))
         return answer["text"], [(start, end) for start, end in answer["spans"]]

@@ -11,7 +11,8 @@ the answer, and its end is what the template writes after an answer whether anot
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice, takewhile
@@ -24,6 +25,15 @@ from lorif_assets.data.chats.tool_arguments import with_arguments
 from lorif_assets.data.rows.rejected import UnusableRowError
 
 _PRIVATE_USE = range(0xE000, 0xF900)
+
+
+@dataclass(frozen=True)
+class _Beginnings:
+    """A conversation before a message, without the generation prompt and with it, and up to its end; None: refused alone."""
+
+    bare: str | None
+    prompted: str | None
+    through: str | None
 
 
 @dataclass(frozen=True)
@@ -94,8 +104,9 @@ class ChatTurns:
         )
 
     def _span_by_prefix(self, k: int) -> Span | None:
-        before, through = self._before(k, prompt=True), self._rendered(self.messages[: k + 1])
-        if before is None or through is None or before == self._before(k, prompt=False):
+        beginnings = self._beginnings(k)
+        before, through = beginnings.prompted, beginnings.through
+        if before is None or through is None or before == beginnings.bare:
             return None
         if not (through.startswith(before) and self.text.startswith(through)):
             return None
@@ -107,11 +118,12 @@ class ChatTurns:
         It is told without these results, which add to the text what is then no part of the turn.
         """
         end = k + 1 + sum(1 for _ in takewhile(lambda message: message["role"] == "tool", self.messages[k + 1 :]))
+        if not self._say(range(k + 1, end), self.text[slice(*shown)]):
+            return []
         without = replace(self, messages=[*self.messages[: k + 1], *self.messages[end:]])
-        text = self._rendered(without.messages) if end > k + 1 else None
+        text = self._rendered(without.messages)
         first, last = _difference(self.text, text or "")
-        added = self.text[max(first, shown[0]) : min(last, shown[1])]
-        if text is None or not any(self._says(result, added) for result in range(k + 1, end)):
+        if text is None or not self._say(range(k + 1, end), self.text[max(first, shown[0]) : min(last, shown[1])]):
             return []
         shift = len(self.text) - len(text)
         pieces = [self._content(k)]
@@ -140,7 +152,7 @@ class ChatTurns:
 
         What a template writes between the two, as the name of a channel, the model has to say itself.
         """
-        bare, prompted = self._before(k, prompt=False), self._before(k, prompt=True)
+        bare, prompted = self._beginnings(k).bare, self._beginnings(k).prompted
         if bare is None or prompted is None or bare == prompted or not prompted.startswith(bare):
             return start
         if self.text[:start].startswith(prompted):
@@ -166,10 +178,7 @@ class ChatTurns:
 
     def _turn_alone(self, k: int) -> str:
         """What the template writes for message `k` as the last one, behind what precedes any answer; nothing: unknown."""
-        through, plain = (
-            self._rendered(self.messages[: k + 1]),
-            self._rendered([*self.messages[:k], self._variants(k)[0]]),
-        )
+        through, plain = self._beginnings(k).through, self._rendered([*self.messages[:k], self._variants(k)[0]])
         if through is None or plain is None or self._mark not in plain:
             return ""
         opening = plain[: plain.index(self._mark)]
@@ -181,7 +190,7 @@ class ChatTurns:
         found = self.text[answer[1] :]
         at_the_end = self._after_stand_in(k, stand_in)
         before_another = found if k + 1 < len(self.messages) else self._after_stand_in(k, stand_in, followed=True)
-        honours_prompt = self._before(k, prompt=True) != self._before(k, prompt=False)
+        honours_prompt = self._beginnings(k).prompted != self._beginnings(k).bare
         if at_the_end is None or before_another is None:
             return found if honours_prompt and k + 1 == len(self.messages) else self._control(found)
         pieces = zip(*map(self._pieces, (at_the_end, before_another, found)), strict=False)
@@ -198,7 +207,7 @@ class ChatTurns:
         None: all of it.
         """
         end_of_turn, prompted = self._control(at_the_end), self.text[:start]
-        if not end_of_turn or self._before(k, prompt=False) != prompted:
+        if not end_of_turn or self._beginnings(k).bare != prompted:
             return None
         behind = at_the_end.removeprefix(end_of_turn).lstrip()
         places = range(len(at_the_end) - len(behind), len(at_the_end))
@@ -228,8 +237,21 @@ class ChatTurns:
         said = spoken(self.messages[k]) if 0 <= k < len(self.messages) else {}
         return bool(said) and not kinds_left_out(said, text)
 
-    def _before(self, k: int, *, prompt: bool) -> str | None:
-        return self._rendered(self.messages[:k], prompt=prompt)
+    def _say(self, some: Iterable[int], text: str) -> bool:
+        """Whether a text shows what any of some messages says."""
+        return any(self._says(k, text) for k in some)
+
+    def _beginnings(self, k: int) -> _Beginnings:
+        """Kept for the message that was asked for last: those of a long conversation are many times its text."""
+        if k not in self._kept:
+            texts = self.template.beginnings(self.messages[: k + 1], [(k, False), (k, True), (k + 1, False)])
+            self._kept.clear()
+            self._kept[k] = _Beginnings(*texts)
+        return self._kept[k]
+
+    @cached_property
+    def _kept(self) -> dict[int, _Beginnings]:
+        return {}
 
     def _rendered(self, messages: Sequence[Message], *, prompt: bool = False) -> str | None:
         """Part of the conversation as text; None where the template refuses it alone."""
@@ -293,4 +315,5 @@ def _difference(one: str, other: str) -> Span:
 
 def n_common(one: Sequence[object], other: Sequence[object]) -> int:
     """Return how many characters of two texts, or ids of two lists, are the same at their beginnings."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+    lengths = range(1, min(len(one), len(other)) + 1)
+    return bisect_left(lengths, True, key=lambda length: one[:length] != other[:length])

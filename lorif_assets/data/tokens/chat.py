@@ -6,6 +6,7 @@ shows nothing; what else a rendering leaves out is noticed.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
@@ -16,6 +17,7 @@ import numpy as np
 from lorif_assets.config.recipe_fields import TEMPLATE_DATE
 from lorif_assets.data.chats.conversations import LOSS_MARKS, Conversation, Message, is_trained
 from lorif_assets.data.chats.spoken_content import kinds_left_out, spoken
+from lorif_assets.data.chats.template_worker import n_workers
 from lorif_assets.data.chats.templates import ChatTemplate, Span, chat_template
 from lorif_assets.data.chats.tool_arguments import fitting_arguments
 from lorif_assets.data.chats.turns import ChatTurns
@@ -55,10 +57,13 @@ def encode_conversations(
         for for_tools in {bool(conversation.tools) for conversation in conversations}
     }
     control_tokens = frozenset(tokenizer.get_added_vocab())
-    renderings = [
-        _render(conversation.messages, templates[bool(conversation.tools)].of(conversation), control_tokens)
-        for conversation in conversations
-    ]
+
+    def render(conversation: Conversation) -> _Rendering | UnusableRowError:
+        return _render(conversation.messages, templates[bool(conversation.tools)].of(conversation), control_tokens)
+
+    # Threads wait for the processes that render.
+    with ThreadPoolExecutor(n_workers(), "render") as threads:
+        renderings = list(threads.map(render, conversations))
     encoded = iter(_tokenize([r for r in renderings if isinstance(r, _Rendering)], tokenizer))
     return [next(encoded) if isinstance(r, _Rendering) else r for r in renderings]
 

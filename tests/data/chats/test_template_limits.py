@@ -48,10 +48,15 @@ def template(source: str) -> ChatTemplate:
     return ChatTemplate("strange", source, {}, {})
 
 
+def text(worker: template_worker._Worker) -> str:
+    question = {"messages": CHAT, "chat_template": PLAIN}
+    return str(worker.answers(question, [(len(CHAT), False)])[0]["text"])
+
+
 @pytest.fixture
 def _one_second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(template_worker, "SECONDS", 1)
-    monkeypatch.setattr(template_worker, "_worker", template_worker._Worker())
+    monkeypatch.setattr(template_worker, "_workers", template_worker._Workers())
 
 
 @pytest.mark.usefixtures("_one_second")
@@ -72,6 +77,17 @@ def test_a_template_that_hangs_again_and_again_is_the_checkpoints_fault() -> Non
     ):
         template(LOOPS).text(CHAT)
     assert template(PLAIN).text(CHAT) == TEXT, "another template was refused too"
+
+
+@pytest.mark.usefixtures("_one_second")
+def test_a_hang_on_one_beginning_of_a_conversation_leaves_the_others() -> None:
+    hangs = "{% if messages | length == 1 %}" + LOOPS + "{% endif %}" + PLAIN
+    assert template(hangs).beginnings(CHAT, [(2, False), (1, True), (1, False), (2, True)]) == [TEXT, None, None, TEXT]
+
+
+def test_a_template_that_refuses_one_beginning_of_a_conversation_writes_the_others() -> None:
+    refuses = "{% if messages | length == 1 %}{{ raise_exception('no answer') }}{% endif %}" + PLAIN
+    assert template(refuses).beginnings(CHAT, [(1, False), (2, False), (0, True)]) == [None, TEXT, ""]
 
 
 @pytest.mark.parametrize("kind", LARGE)
@@ -106,7 +122,7 @@ def test_the_sandbox_shows_nothing_of_python(source: str, monkeypatch: pytest.Mo
 def test_the_process_that_renders_has_no_secret_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sesame")
     worker = template_worker._Worker()
-    worker.answer("the test", {"conversations": [CHAT], "chat_template": PLAIN})
+    text(worker)
     assert worker._process
     assert b"sesame" not in Path(f"/proc/{worker._process.pid}/environ").read_bytes()
     worker._end()
@@ -114,15 +130,14 @@ def test_the_process_that_renders_has_no_secret_in_its_environment(monkeypatch: 
 
 def test_the_process_is_kept_from_row_to_row_and_replaced_when_it_dies() -> None:
     worker = template_worker._Worker()
-    request = {"conversations": [CHAT], "chat_template": PLAIN}
-    assert worker.answer("", request)["text"] == TEXT
+    assert text(worker) == TEXT
     first = worker._process
     assert first
-    assert worker.answer("", request)["text"] == TEXT
+    assert text(worker) == TEXT
     assert worker._process is first
     first.kill()
     first.wait()
-    assert worker.answer("", request)["text"] == TEXT
+    assert text(worker) == TEXT
     worker._end()
 
 
@@ -143,11 +158,10 @@ def test_threads_get_their_own_answers() -> None:
 
 def test_a_fork_starts_a_process_of_its_own() -> None:
     worker = template_worker._Worker()
-    request = {"conversations": [CHAT], "chat_template": PLAIN}
-    worker.answer("", request)
+    text(worker)
     first = worker._process
     worker.forget()
-    assert worker.answer("", request)["text"] == TEXT
+    assert text(worker) == TEXT
     assert first
     assert worker._process is not first
     assert first.wait(30) == 0
@@ -156,7 +170,7 @@ def test_a_fork_starts_a_process_of_its_own() -> None:
 
 def test_the_process_ends_with_the_one_that_started_it() -> None:
     worker = template_worker._Worker()
-    worker.answer("", {"conversations": [CHAT], "chat_template": PLAIN})
+    text(worker)
     process, connection = worker._process, worker._connection
     assert process
     assert connection

@@ -4,9 +4,12 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.chats.conversations import Conversation
+from lorif_assets.data.chats.turns import n_common
 from lorif_assets.data.content.labels import LabelledTokens
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.preview import PreviewedRow, preview_rows
@@ -321,3 +324,33 @@ def test_a_chat_that_leaves_no_character_to_mark_turns_by_is_set_aside_alone() -
     assert isinstance(hostile, UnusableRowError)
     assert "every character that marks could be made of" in str(hostile)
     assert isinstance(usual, LabelledTokens)
+
+
+@given(st.text("ab", max_size=9), st.text("ab", max_size=9))
+def test_what_two_texts_have_in_common_is_the_longest_beginning_of_both(one: str, other: str) -> None:
+    n = n_common(one, other)
+    assert one[:n] == other[:n]
+    assert n in (len(one), len(other)) or one[n] != other[n]
+
+
+def test_many_conversations_are_rendered_as_each_of_them_alone() -> None:
+    tokenizer = make_tokenizer(chat_template=THINKS_LAST)
+    conversations = [
+        Conversation.parse(
+            json.dumps(
+                [
+                    {"role": role, "content": f"<think>{k}</think>{role} {k} {turn}" if role == "assistant" else f"{k}"}
+                    for turn in range(k % 4 + 1)
+                    for role in ("user", "assistant")
+                ]
+            )
+        )
+        for k in range(40)
+    ]
+    together = encode_conversations(conversations, tokenizer)
+    for conversation, encoded in zip(conversations, together, strict=True):
+        (alone,) = encode_conversations([conversation], tokenizer)
+        assert isinstance(alone, LabelledTokens)
+        assert isinstance(encoded, LabelledTokens)
+        assert encoded.input_ids.tolist() == alone.input_ids.tolist()
+        assert encoded.labels.tolist() == alone.labels.tolist()
