@@ -16,9 +16,10 @@ from lorif_assets.data.content.weighted_sets import WEIGHTED, member_content, re
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.rows.arrow_values import unreadable
 from lorif_assets.data.rows.json_values import NestedTooDeepError, json_value
-from lorif_assets.data.rows.rejected import RejectedRow, UnusableRowError, encodable, excerpt, rejected_table
+from lorif_assets.data.rows.rejected import RejectedRow, encodable, excerpt, rejected_table
 from lorif_assets.data.rows.rejection_reasons import count_reasons, in_words
 from lorif_assets.data.rows.row_ids import text_of_id
+from lorif_assets.data.rows.unusable import UnusableRowError
 from lorif_assets.errors import SourceError
 from lorif_assets.lake.data_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 

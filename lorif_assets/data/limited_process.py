@@ -16,6 +16,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import ClassVar
 
+# Where programs find the project's modules, installed or not.
+_PROJECT = Path(__file__).parents[2]
 # What a Python that is installed anywhere needs to start; no secret is among them.
 _VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "VIRTUAL_ENV", "LANG", "LC_ALL", "TMPDIR")
 
@@ -81,7 +83,7 @@ class LimitedProcess(ABC):
                 stdout=subprocess.DEVNULL,
                 env={
                     **{name: os.environ[name] for name in _VARIABLES if name in os.environ},
-                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                    "PYTHONPATH": os.pathsep.join(filter(None, [*sys.path, str(_PROJECT)])),
                     "PYTHONHASHSEED": "0",
                     "TRANSFORMERS_VERBOSITY": "error",
                     "OMP_NUM_THREADS": "1",

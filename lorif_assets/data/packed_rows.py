@@ -8,8 +8,9 @@ from lorif_assets.config.sources import Columns
 from lorif_assets.data.content.columns import ColumnRoles, ContentFormat, column_roles
 from lorif_assets.data.content.token_masks import packed_sequences
 from lorif_assets.data.formats.reader import MalformedRow, RawShard, RowPart
-from lorif_assets.data.rows.rejected import UnusableRowError, excerpt
+from lorif_assets.data.rows.rejected import excerpt
 from lorif_assets.data.rows.row_ids import text_of_id
+from lorif_assets.data.rows.unusable import UnusableRowError
 from lorif_assets.errors import SourceError
 
 

@@ -11,7 +11,7 @@ from lorif_assets.data.content.query_objectives import OBJECTIVES, ScalarRules
 from lorif_assets.data.examples import sort_out
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.rows.json_values import NestedTooDeepError
-from lorif_assets.data.rows.rejected import UnusableRowError
+from lorif_assets.data.rows.unusable import UnusableRowError
 from lorif_assets.errors import SourceError
 from lorif_assets.lake.data_tables import EXAMPLE_CONTENT
 

@@ -1,7 +1,7 @@
-"""The program of the process that renders chat templates, one after another, under limits of its own.
+"""The program of a process that renders chat templates, one after another, under limits of its own.
 
-It is started by the path of this file, and imports nothing of the project. It gets and gives JSON, and reads no
-environment variable: a template that broke out of Jinja's sandbox would find nothing here.
+It is started by the path of this file. It gets and gives JSON, and reads no environment variable: a template that broke
+out of Jinja's sandbox would find nothing here.
 """
 
 import json
@@ -10,7 +10,9 @@ import resource
 import signal
 import sys
 import traceback
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,16 @@ from typing import Any
 import jinja2
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from lorif_assets.data.chats.conversations import Conversation
+from lorif_assets.data.chats.renderings import rendered
+from lorif_assets.data.chats.templates import ChatTemplate
+from lorif_assets.data.rows.unusable import UnusableRowError
+
 _LONGEST_REASON = 500
 
 
 def main() -> None:
-    """Answer requests that come through the connection of this number, until it is closed.
+    """Answer questions that come through the connection of this number, until it is closed.
 
     Arguments: the connection's file descriptor, MiB of memory beyond what the program itself takes, seconds of the
     processor for one rendering, and characters of the longest text.
@@ -33,25 +40,30 @@ def main() -> None:
     connection = Connection(descriptor)
     _limit_memory(mebibytes << 20)
     connection.send_bytes(b"{}")
+
+    def limited(request: Mapping[str, Any]) -> dict[str, Any]:
+        # Of the processor, so that a busy machine fails no template. When it is over, the signal ends the process, wherever
+        # it is, even if nobody is left to wait for it.
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        try:
+            return answered(request, longest)
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             question = json.loads(connection.recv_bytes())
-            messages, beginnings = question.pop("messages"), question.pop("beginnings")
-            for number, prompt in beginnings:
-                request = {**question, "conversations": [messages[:number]], "add_generation_prompt": prompt}
-                # Of the processor, so that a busy machine fails no template. When it is over, the signal ends the process,
-                # wherever it is, even if nobody is left to wait for it.
-                signal.setitimer(signal.ITIMER_PROF, seconds)
-                answer = json.dumps(answered(request, longest)).encode()
-                signal.setitimer(signal.ITIMER_PROF, 0)
-                connection.send_bytes(answer)
+            answers = renderings(question, limited) if "conversations" in question else iter([limited(question)])
+            for answer in answers:
+                connection.send_bytes(json.dumps(answer).encode())
 
 
-def answered(request: dict[str, Any], longest: int) -> dict[str, Any]:
-    """Return the text of a conversation with the spans that the template marks, or the error that it raises."""
+def answered(request: Mapping[str, Any], longest: int) -> dict[str, Any]:
+    """Return the text of some messages with the spans that the template marks, or the error that it raises."""
     random.seed(0)
+    messages, how = request["messages"], {name: value for name, value in request.items() if name != "messages"}
     try:
-        (text,), spans = render_jinja_template(**request)
+        (text,), spans = render_jinja_template(**how, conversations=[messages])
     # A template is a program of the checkpoint's: what it raises depends on the row, and concerns no other row.
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
@@ -65,6 +77,27 @@ def answered(request: dict[str, Any], longest: int) -> dict[str, Any]:
     if len(text) > longest:
         return {"characters": len(text)}
     return {"text": text, "spans": spans[0] if spans else []}
+
+
+def renderings(
+    question: Mapping[str, Any], render: Callable[[Mapping[str, Any]], dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Yield the rendering of each of some conversations, or why there is none.
+
+    Args:
+        question: `template` and `control_tokens`, and the `conversations`.
+        render: `answered` under its limits.
+    """
+    template = ChatTemplate(**question["template"], render=render)
+    control_tokens = frozenset(question["control_tokens"])
+    for fields in question["conversations"]:
+        conversation = Conversation.of(fields)
+        try:
+            yield asdict(rendered(conversation.messages, template.of(conversation), control_tokens))
+        except UnusableRowError as reason:
+            yield {"unusable": str(reason)}
+        except MemoryError:
+            yield {"unusable": template.too_much_memory}
 
 
 def _limit_memory(more: int) -> None:

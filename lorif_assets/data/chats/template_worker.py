@@ -24,9 +24,6 @@ MOST_OVERRUNS = 3
 """Conversations of one template that may end the process before the template is refused."""
 _MOST_WORKERS = 6
 
-Beginning = tuple[int, bool]
-"""The first messages of a conversation: how many, and whether with the generation prompt."""
-
 
 class _Worker(LimitedProcess):
     program = Path(__file__).with_name("template_program.py")
@@ -35,22 +32,21 @@ class _Worker(LimitedProcess):
     def limits(self) -> Sequence[int]:
         return MEBIBYTES, SECONDS, LONGEST_TEXT
 
-    def answers(self, question: Mapping[str, Any], beginnings: Sequence[Beginning]) -> list[dict[str, Any]]:
-        """Return what the program says of some beginnings of a conversation, up to the first that ends it.
+    def answers(self, question: Mapping[str, Any], n_answers: int = 1) -> list[dict[str, Any]]:
+        """Return what the program says to a question, up to the answer that ends it.
 
         Raises:
             OverrunError: that is the first of them.
         """
         with self._lock:
-            asked = json.dumps({**question, "beginnings": beginnings}, default=str).encode()
-            answers: list[dict[str, Any]] = list(map(json.loads, self._asked(asked, len(beginnings))))
-            if not answers:
+            found = self._asked(json.dumps(question, default=str).encode(), n_answers)
+            if not found:
                 raise OverrunError(self._end())
-            return answers
+            return list(map(json.loads, found))
 
 
 class _Workers:
-    """The processes, each for one conversation at a time, and how often they were ended by which template."""
+    """The processes, each for one question at a time, and how often they were ended by which template."""
 
     def __init__(self) -> None:
         self.forget()
@@ -62,28 +58,33 @@ class _Workers:
         for _ in range(n_workers()):
             self._idle.put(_Worker())
 
-    def answers(
-        self, owner: str, question: Mapping[str, Any], beginnings: Sequence[Beginning]
-    ) -> list[dict[str, Any] | OverrunError]:
-        """As `rendered_apart`."""
-        source, answers = str(question["chat_template"]), list[dict[str, Any] | OverrunError]()
+    def answers(self, owner: str, source: str, question: Mapping[str, Any], n_answers: int = 1) -> list[dict[str, Any]]:
+        """Return what a process says to a question, up to the answer that ends it.
+
+        Args:
+            owner: whose template it is, for messages.
+            source: the template.
+            question: as `template_program` takes it.
+            n_answers: as many as it has.
+
+        Raises:
+            OverrunError: the first answer has ended the process.
+            CheckpointError: the template has done so too often.
+        """
+        if self._overruns[source] >= MOST_OVERRUNS:
+            raise CheckpointError(
+                f"the chat template of {owner} went beyond its limits on {MOST_OVERRUNS} conversations ({SECONDS} seconds "
+                f"of the processor, {MEBIBYTES:,} MiB), and is rendered no more; correct the checkpoint's "
+                "chat_template.jinja"
+            )
         worker = self._idle.get()
         try:
-            while len(answers) < len(beginnings):
-                if self._overruns[source] >= MOST_OVERRUNS:
-                    raise CheckpointError(
-                        f"the chat template of {owner} went beyond its limits on {MOST_OVERRUNS} conversations ({SECONDS} "
-                        f"seconds of the processor, {MEBIBYTES:,} MiB), and is rendered no more; correct the checkpoint's "
-                        "chat_template.jinja"
-                    )
-                try:
-                    answers += worker.answers(question, beginnings[len(answers) :])
-                except OverrunError as overrun:
-                    self._overruns[source] += 1
-                    answers.append(overrun)
+            return worker.answers(question, n_answers)
+        except OverrunError:
+            self._overruns[source] += 1
+            raise
         finally:
             self._idle.put(worker)
-        return answers
 
 
 def n_workers() -> int:
@@ -95,17 +96,6 @@ _workers = _Workers()
 os.register_at_fork(after_in_child=_workers.forget)
 
 
-def rendered_apart(
-    owner: str, question: Mapping[str, Any], beginnings: Sequence[Beginning]
-) -> list[dict[str, Any] | OverrunError]:
-    """Return what `template_program.answered` says of beginnings of a conversation, or how one has ended the process.
-
-    Args:
-        owner: whose template it is, for messages.
-        question: the arguments of `render_jinja_template`, as JSON can hold them, with the `messages` of one conversation.
-        beginnings: of how many messages each is, and whether with the generation prompt.
-
-    Raises:
-        CheckpointError: the template has ended the process too often.
-    """
-    return _workers.answers(owner, question, beginnings)
+def answers_apart(owner: str, source: str, question: Mapping[str, Any], n_answers: int = 1) -> list[dict[str, Any]]:
+    """As `_Workers.answers`, by the processes of this one."""
+    return _workers.answers(owner, source, question, n_answers)

@@ -1,16 +1,16 @@
 """A tokenizer's chat template, rendered: what goes in is plain data, what it raises is why a row is set aside."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any, Self
 
 from lorif_assets.data.chats.conversations import Conversation, Message
 from lorif_assets.data.chats.template_dates import ASKS, MACRO, date_pieces
-from lorif_assets.data.chats.template_worker import LONGEST_TEXT, MEBIBYTES, Beginning, rendered_apart
+from lorif_assets.data.chats.template_worker import LONGEST_TEXT, MEBIBYTES, answers_apart
 from lorif_assets.data.limited_process import OverrunError
-from lorif_assets.data.rows.rejected import UnusableRowError
+from lorif_assets.data.rows.unusable import UnusableRowError
 from lorif_assets.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -41,10 +41,18 @@ class ChatTemplate:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     takes_parts: bool = False
     """Whether messages' content is given to it in parts, as templates of models that see images may have it alone."""
+    render: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = field(default=None, compare=False)
+    """What renders it in this process; None: another process, with limits."""
 
     def of(self, conversation: Conversation) -> Self:
         """Return the template with what a conversation's row has for it."""
         return replace(self, tools=conversation.tools, arguments=conversation.arguments)
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """Its fields as JSON can hold them, without what a conversation has for it."""
+        names = ("tokenizer", "source", "special_tokens", "pieces_of_date", "takes_parts")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def marks_turns(self) -> bool:
@@ -72,23 +80,7 @@ class ChatTemplate:
             UnusableRowError: the template raises, whatever it is, or goes beyond its limits.
             CheckpointError: it has gone beyond them on too many conversations.
         """
-        return self._rendered(self._answers(messages, [(len(messages), add_generation_prompt)])[0])[0]
-
-    def beginnings(self, messages: Sequence[Message], wanted: Sequence[Beginning]) -> list[str | None]:
-        """Return the first messages of a conversation as text, so many and with the generation prompt or without.
-
-        None where the template raises on them, or goes beyond its limits.
-
-        Raises:
-            CheckpointError: it has gone beyond them on too many conversations.
-        """
-        texts: list[str | None] = []
-        for answer in self._answers(messages, wanted):
-            try:
-                texts.append(self._rendered(answer)[0])
-            except UnusableRowError:
-                texts.append(None)
-        return texts
+        return self._rendered(messages, add_generation_prompt=add_generation_prompt)[0]
 
     def marked(self, messages: Sequence[Message]) -> tuple[str, list[Span]]:
         """Return the conversation as text, and what of it the template marks as generated.
@@ -99,12 +91,10 @@ class ChatTemplate:
         """
         # Not `apply_chat_template(return_assistant_tokens_mask=True)`: where a turn begins or ends in white space that
         # the tokenizer leaves out of its offsets, that mask loses turns or covers the user's (transformers issue 47325).
-        return self._rendered(self._answers(messages, [(len(messages), False)], return_assistant_tokens_mask=True)[0])
+        return self._rendered(messages, return_assistant_tokens_mask=True)
 
-    def _answers(
-        self, messages: Sequence[Message], beginnings: Sequence[Beginning], **how: bool
-    ) -> list[dict[str, Any] | OverrunError]:
-        question = {
+    def _rendered(self, messages: Sequence[Message], **how: bool) -> tuple[str, list[Span]]:
+        request = {
             **self.special_tokens,
             **self.arguments,
             **how,
@@ -113,17 +103,29 @@ class ChatTemplate:
             "chat_template": self._whole_source,
             "date_pieces": self.pieces_of_date,
         }
-        return rendered_apart(self._owner, question, beginnings)
-
-    def _rendered(self, answer: Mapping[str, Any] | OverrunError) -> tuple[str, list[Span]]:
-        if isinstance(answer, OverrunError):
-            raise UnusableRowError(f"the chat template of {self._owner} {answer}") from answer
+        answer = self.render(request) if self.render else self._apart(request)
         if "text" not in answer:
             raise UnusableRowError(self._reason(answer))
         return answer["text"], [(start, end) for start, end in answer["spans"]]
 
+    def _apart(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            return answers_apart(self.owner, self.source, request)[0]
+        except OverrunError as error:
+            raise UnusableRowError(self.overrun(error)) from error
+
+    def overrun(self, error: OverrunError) -> str:
+        """Return in words that the template has ended its process."""
+        return f"the chat template of {self.owner} {error}"
+
     @property
-    def _owner(self) -> str:
+    def too_much_memory(self) -> str:
+        """Why a conversation cannot be used for which the template takes too much memory."""
+        return f"the chat template of {self.owner} takes more than {MEBIBYTES:,} MiB of memory"
+
+    @property
+    def owner(self) -> str:
+        """Whose it is, in words."""
         return f"tokenizer '{self.tokenizer}'"
 
     @property
@@ -131,13 +133,13 @@ class ChatTemplate:
         return (MACRO if ASKS in self.source else "") + self.source
 
     def _reason(self, failure: Mapping[str, Any]) -> str:
-        template = f"the chat template of {self._owner}"
+        template = f"the chat template of {self.owner}"
         if characters := failure.get("characters"):
             return f"{template} writes {characters:,} characters, more than the {LONGEST_TEXT:,} that it may"
         if failure["refusal"]:
             return f"the chat template refuses the messages: {failure['reason']}"
         if failure["error"] == "MemoryError":
-            return f"{template} takes more than {MEBIBYTES:,} MiB of memory"
+            return self.too_much_memory
         above = MACRO.count("\n") if ASKS in self.source else 0
         where = f" at its line {failure['line'] - above}" if failure["line"] else ""
         return f"{template} fails on the messages{where}: {failure['error']}: {failure['reason']}"

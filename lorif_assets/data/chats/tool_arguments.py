@@ -7,7 +7,7 @@ from typing import Any
 from lorif_assets.data.chats.conversations import Message
 from lorif_assets.data.chats.templates import ChatTemplate
 from lorif_assets.data.rows.json_values import parsed_json
-from lorif_assets.data.rows.rejected import UnusableRowError
+from lorif_assets.data.rows.unusable import UnusableRowError
 
 PARSED = "tool arguments are given to the chat template as objects, where the row has their JSON text"
 WRITTEN = "tool arguments are given to the chat template as JSON text, where the row has objects"

@@ -22,7 +22,7 @@ from lorif_assets.data.chats.conversations import Message
 from lorif_assets.data.chats.spoken_content import SPOKEN_FIELDS, kinds_left_out, spoken
 from lorif_assets.data.chats.templates import ChatTemplate, Span
 from lorif_assets.data.chats.tool_arguments import with_arguments
-from lorif_assets.data.rows.rejected import UnusableRowError
+from lorif_assets.data.rows.unusable import UnusableRowError
 
 _PRIVATE_USE = range(0xE000, 0xF900)
 
@@ -244,9 +244,13 @@ class ChatTurns:
     def _beginnings(self, k: int) -> _Beginnings:
         """Kept for the message that was asked for last: those of a long conversation are many times its text."""
         if k not in self._kept:
-            texts = self.template.beginnings(self.messages[: k + 1], [(k, False), (k, True), (k + 1, False)])
+            before, through = self.messages[:k], self.messages[: k + 1]
             self._kept.clear()
-            self._kept[k] = _Beginnings(*texts)
+            self._kept[k] = _Beginnings(
+                self._rendered(before),
+                self._rendered(before, prompt=True),
+                self._rendered(through) if len(through) < len(self.messages) else self.text,
+            )
         return self._kept[k]
 
     @cached_property

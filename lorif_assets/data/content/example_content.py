@@ -12,7 +12,7 @@ from lorif_assets.data.content.columns import ColumnRoles, ContentFormat
 from lorif_assets.data.content.labels import NO_LOSS
 from lorif_assets.data.content.token_masks import refuse_packed, with_loss_mask, without_padding
 from lorif_assets.data.rows.json_values import RepeatedKeyError, json_value, parsed_json, without_nulls
-from lorif_assets.data.rows.rejected import UnusableRowError
+from lorif_assets.data.rows.unusable import UnusableRowError
 
 _INT32_END = 2**31
 # Types of parts of a content.

@@ -18,7 +18,7 @@ from lorif_assets.data.content.normal_forms import as_written_in
 from lorif_assets.data.content.scalars import scalar_source
 from lorif_assets.data.content.weighted_sets import WEIGHTED, read_members
 from lorif_assets.data.rows.json_values import json_value
-from lorif_assets.data.rows.rejected import UnusableRowError
+from lorif_assets.data.rows.unusable import UnusableRowError
 
 SPAN, AGAINST, SCALAR = "span", "against", "scalar"
 OBJECTIVES = (SPAN, AGAINST, WEIGHTED, SCALAR)

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorif_assets.data.rows.rejected import UnusableRowError
+from lorif_assets.data.rows.unusable import UnusableRowError
 from lorif_assets.errors import MismatchError, SourceError
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from itertools import accumulate, groupby, pairwise
 from typing import Any
 
 from lorif_assets.data.content.labels import NO_LOSS
-from lorif_assets.data.rows.rejected import UnusableRowError
+from lorif_assets.data.rows.unusable import UnusableRowError
 
 POSITIONS = "position_ids"
 SEQUENCE_LENGTHS = ("seq_lengths",)

@@ -8,7 +8,7 @@ from lorif_assets.config.sources import Columns
 from lorif_assets.data.chats.conversations import TEMPLATE_ARGUMENTS, Conversation
 from lorif_assets.data.content.columns import column_roles, content_format
 from lorif_assets.data.content.example_content import parsed_field, read_content
-from lorif_assets.data.rows.rejected import UnusableRowError
+from lorif_assets.data.rows.unusable import UnusableRowError
 
 WEIGHTED = "weighted"
 _COMPLETION = ("prompt", "completion")

@@ -18,8 +18,8 @@ from deltalake.fs import DeltaStorageHandler
 
 from lorif_assets.config.secrets import MaskedError, kept_secret, secrets_of
 from lorif_assets.data.rows.arrow_values import rows_of, values_of
-from lorif_assets.data.rows.rejected import UnusableRowError
 from lorif_assets.data.rows.row_ids import text_of_id
+from lorif_assets.data.rows.unusable import UnusableRowError
 from lorif_assets.errors import SourceError
 from lorif_assets.lake.delta_paths import refused_character
 from lorif_assets.lake.unreadable import UnreadableError, panics_as_errors

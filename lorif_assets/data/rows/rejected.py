@@ -19,10 +19,6 @@ _LONGEST_REASON = 1_000
 _STAGES_OF_SOURCES = ("training_examples", "query_examples")
 
 
-class UnusableRowError(Exception):
-    """A row breaks one of the rules for examples; the message is the reason stored with it."""
-
-
 @dataclass(frozen=True)
 class RejectedRow:
     """A row set aside: which, why, and how it begins."""

@@ -5,7 +5,8 @@ from datetime import date, time
 from decimal import Decimal
 from uuid import UUID
 
-from lorif_assets.data.rows.rejected import UnusableRowError, encodable
+from lorif_assets.data.rows.rejected import encodable
+from lorif_assets.data.rows.unusable import UnusableRowError
 
 _HEX = "0x"
 # Beyond it, neighbouring integers are one float.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lorif_assets.data.content.labels import LabelledTokens, TokenIds, with_loss_on
-from lorif_assets.data.rows.rejected import UnusableRowError
+from lorif_assets.data.rows.unusable import UnusableRowError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

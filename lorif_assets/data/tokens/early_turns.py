@@ -16,7 +16,7 @@ from lorif_assets.data.chats.templates import ChatTemplate, chat_template
 from lorif_assets.data.chats.tool_arguments import fitting_arguments
 from lorif_assets.data.chats.turns import n_common
 from lorif_assets.data.content.labels import LabelledTokens
-from lorif_assets.data.rows.rejected import UnusableRowError
+from lorif_assets.data.rows.unusable import UnusableRowError
 from lorif_assets.data.tokens.chat import encode_conversations
 from lorif_assets.data.tokens.truncation import at_most, truncate
 

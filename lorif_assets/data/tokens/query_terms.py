@@ -18,7 +18,8 @@ from lorif_assets.data.content.normal_forms import in_each_form
 from lorif_assets.data.content.query_objectives import AGAINST, SCALAR, SPAN
 from lorif_assets.data.content.scalars import load_scalar
 from lorif_assets.data.content.weighted_sets import WEIGHTED, member_rows
-from lorif_assets.data.rows.rejected import RejectedRow, UnusableRowError, excerpt, rejected_table
+from lorif_assets.data.rows.rejected import RejectedRow, excerpt, rejected_table
+from lorif_assets.data.rows.unusable import UnusableRowError
 from lorif_assets.data.tokens.texts import token_texts
 from lorif_assets.data.tokens.tokenization import Objective, Term, TokenizedExample, TokenizedShard
 

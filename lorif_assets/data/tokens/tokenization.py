@@ -18,7 +18,8 @@ from lorif_assets.config.recipe_fields import TruncationRule
 from lorif_assets.data.chats.conversations import Conversation
 from lorif_assets.data.content.columns import ContentFormat
 from lorif_assets.data.content.labels import NO_LOSS, LabelledTokens, TokenIds, with_loss_on
-from lorif_assets.data.rows.rejected import RejectedRow, UnusableRowError, excerpt, rejected_table
+from lorif_assets.data.rows.rejected import RejectedRow, excerpt, rejected_table
+from lorif_assets.data.rows.unusable import UnusableRowError
 from lorif_assets.data.tokens.chat import encode_conversations
 from lorif_assets.data.tokens.completions import encode_apart, encode_jointly, lost_completion, token_ids
 from lorif_assets.data.tokens.early_turns import encode_later_turns

@@ -7,7 +7,7 @@ them, and ends in a panic of Rust's, which is no `Exception` of Python's.
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from lorif_assets.data.rows.rejected import UnusableRowError
+from lorif_assets.data.rows.unusable import UnusableRowError
 
 _Row = TypeVar("_Row")
 _Encoded = TypeVar("_Encoded")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorif_assets.data.chats.conversations import Conversation
 from lorif_assets.data.limited_process import LimitedProcess
-from lorif_assets.data.rows.rejected import UnusableRowError
+from lorif_assets.data.rows.unusable import UnusableRowError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

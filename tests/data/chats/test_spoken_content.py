@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from lorif_assets.data.chats.renderings import DROPPED
 from lorif_assets.data.chats.spoken_content import kinds_left_out, spoken
-from lorif_assets.data.tokens.chat import DROPPED
 from tests.data.chats.test_turns import CHAT, PROMPT, call, previewed, turn
 
 # Content is a list of parts of another layout.

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from lorif_assets.config.recipe_fields import TEMPLATE_DATE
 from lorif_assets.data.chats.conversations import Conversation
+from lorif_assets.data.chats.renderings import DRAWS, WRITES_DATE
 from lorif_assets.data.chats.templates import chat_template
 from lorif_assets.data.content.labels import NO_LOSS, LabelledTokens
-from lorif_assets.data.rows.rejected import UnusableRowError
-from lorif_assets.data.tokens.chat import DRAWS, WRITES_DATE, encode_conversations
+from lorif_assets.data.rows.unusable import UnusableRowError
+from lorif_assets.data.tokens.chat import encode_conversations
 from tests.data.conftest import make_tokenizer
 
 CHAT = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "world"}]

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from lorif_assets.data.chats import template_worker
+from lorif_assets.data.chats.conversations import Conversation
+from lorif_assets.data.chats.renderings import Rendering, rendered_apart
 from lorif_assets.data.chats.templates import ChatTemplate
-from lorif_assets.data.rows.rejected import UnusableRowError
+from lorif_assets.data.rows.unusable import UnusableRowError
 from lorif_assets.errors import CheckpointError
 
 CHAT = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "good day"}]
@@ -49,8 +51,7 @@ def template(source: str) -> ChatTemplate:
 
 
 def text(worker: template_worker._Worker) -> str:
-    question = {"messages": CHAT, "chat_template": PLAIN}
-    return str(worker.answers(question, [(len(CHAT), False)])[0]["text"])
+    return str(worker.answers({"messages": CHAT, "chat_template": PLAIN})[0]["text"])
 
 
 @pytest.fixture
@@ -80,14 +81,15 @@ def test_a_template_that_hangs_again_and_again_is_the_checkpoints_fault() -> Non
 
 
 @pytest.mark.usefixtures("_one_second")
-def test_a_hang_on_one_beginning_of_a_conversation_leaves_the_others() -> None:
-    hangs = "{% if messages | length == 1 %}" + LOOPS + "{% endif %}" + PLAIN
-    assert template(hangs).beginnings(CHAT, [(2, False), (1, True), (1, False), (2, True)]) == [TEXT, None, None, TEXT]
-
-
-def test_a_template_that_refuses_one_beginning_of_a_conversation_writes_the_others() -> None:
-    refuses = "{% if messages | length == 1 %}{{ raise_exception('no answer') }}{% endif %}" + PLAIN
-    assert template(refuses).beginnings(CHAT, [(1, False), (2, False), (0, True)]) == [None, TEXT, ""]
+def test_of_several_conversations_the_one_on_which_the_template_hangs_is_set_aside() -> None:
+    hangs = "{% if messages[0].content == 'hang' %}" + LOOPS + "{% endif %}" + PLAIN
+    conversations = [Conversation([{"role": "user", "content": word}, *CHAT[1:]]) for word in ("one", "hang", "two")]
+    one, hung, two = rendered_apart(conversations, template(hangs), frozenset())
+    assert isinstance(hung, UnusableRowError)
+    assert "took more than 1 seconds of the processor" in str(hung)
+    assert isinstance(one, Rendering)
+    assert isinstance(two, Rendering)
+    assert (one.text, two.text) == ("user: one\nassistant: good day\n", "user: two\nassistant: good day\n")
 
 
 @pytest.mark.parametrize("kind", LARGE)

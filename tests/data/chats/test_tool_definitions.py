@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lorif_assets.data.tokens.chat import NO_TOOLS
+from lorif_assets.data.chats.renderings import NO_TOOLS
 from tests.data.chats.test_turns import CHAT, PROMPT, RETURNS, previewed
 
 TAKES_TOOLS = (

@@ -13,7 +13,7 @@ from lorif_assets.data.chats.turns import n_common
 from lorif_assets.data.content.labels import LabelledTokens
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.preview import PreviewedRow, preview_rows
-from lorif_assets.data.rows.rejected import UnusableRowError
+from lorif_assets.data.rows.unusable import UnusableRowError
 from lorif_assets.data.tokens.chat import encode_conversations
 from tests.data.conftest import make_tokenizer
 

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from lorif_assets.config.sources import Columns
+from lorif_assets.data.chats.renderings import DROPPED, OTHERS_TRAINED
 from lorif_assets.data.examples import normalise
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.preview import PreviewedRow, preview_rows
-from lorif_assets.data.tokens.chat import DROPPED, OTHERS_TRAINED
 from tests.data.chats.test_spoken_content import OTHER_PARTS
 from tests.data.chats.test_turns import CHAT, PROMPT, QUESTIONS_FIRST, RETURNS, previewed
 from tests.data.conftest import make_tokenizer

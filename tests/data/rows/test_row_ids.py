@@ -19,8 +19,8 @@ from lorif_assets.config.sources import Columns, Source
 from lorif_assets.data.examples import normalise
 from lorif_assets.data.formats.delta_buckets import BucketedTable
 from lorif_assets.data.formats.delta_changes import Changes, changes
-from lorif_assets.data.rows.rejected import UnusableRowError
 from lorif_assets.data.rows.row_ids import text_of_id
+from lorif_assets.data.rows.unusable import UnusableRowError
 from lorif_assets.data.shards import list_shards, read_shard
 
 COLUMNS = {

@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizer
 
 from lorif_assets.data.chats.conversations import Conversation
 from lorif_assets.data.content.labels import NO_LOSS, LabelledTokens
-from lorif_assets.data.rows.rejected import UnusableRowError
+from lorif_assets.data.rows.unusable import UnusableRowError
 from lorif_assets.data.tokens.chat import encode_conversations
 from lorif_assets.errors import CheckpointError
 from tests.data.conftest import make_tokenizer

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from tokenizers import Regex, pre_tokenizers
 
-from lorif_assets.data.rows.rejected import UnusableRowError
+from lorif_assets.data.rows.unusable import UnusableRowError
 from lorif_assets.data.tokens.rules import TokenRules
 from lorif_assets.data.tokens.tokenization import tokenize
 from lorif_assets.data.tokens.tokenizer_faults import encoded_apart
