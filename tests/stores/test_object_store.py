@@ -445,3 +445,16 @@ def test_a_folder_whose_name_says_that_it_is_the_last_comes_last(bucket: Any, sa
     found = ObjectStoreCheckpoints(path="s3://lake/runs/8").find()
     assert all(isinstance(one, ListedCheckpoint) and one.written for one in found), "objects have times"
     assert [(one.name, one.step) for one in found] == [("checkpoint-3", 3), ("checkpoint-20", 20), ("final", 20)]
+
+
+def test_folders_of_one_name_in_a_store_and_what_is_compared_with_are_told_apart(
+    bucket: Any, saved_model: Mapping[str, bytes]
+) -> None:
+    for number, folder in enumerate(("", "9/", "a b/", "a_b/", "original/")):
+        for name, content in saved_model.items():
+            if not (folder == "original/" and name.startswith("tokenizer")):
+                own = content + bytes([number]) if name == "model.safetensors" else content
+                bucket.put_object(Bucket="lake", Key=f"runs/9/{folder}{name}", Body=own)
+    found = ObjectStoreCheckpoints(path="s3://lake/runs/9").find()
+    assert len({one.name for one in found}) == 4
+    assert {one.path.name for one in found} == {"9", "a b", "a_b"}

@@ -17,6 +17,7 @@ from lorif_assets.models.files.checkpoint_folders import ADAPTER_CONFIG, CONFIG,
 from lorif_assets.models.files.context import COUNTED_FROM_PADDING
 from lorif_assets.models.files.gguf import GGUF, check_gguf
 from lorif_assets.models.files.hub import fetch_folder, snapshot_at
+from lorif_assets.models.files.steps import says_other_form
 from lorif_assets.models.files.tokenizer_files import (
     VOCABULARY_FILES,
     has_tokenizer,
@@ -52,13 +53,19 @@ class CheckpointFiles:
     read_as: Path | None = None
 
     @property
-    def order(self) -> tuple[bool, int, bool, int, str]:
+    def order(self) -> tuple[bool, int, bool, bool, str]:
         """What checkpoints are sorted by: base models, those without a step, then by step, a trainer's last one last, and name.
 
-        Of one step, a plain name comes behind longer ones, which are that step in another form (`checkpoint-60-awq`).
+        Of one step, those come first that are it in another form (`checkpoint-60-awq`).
         """
-        step, length = (-1, 0) if self.step is None else (self.step, len(self.name))
-        return self.place != "base", step, self.place == "end", -length, self.name
+        is_whole_form = self.step is not None and not says_other_form(self.name)
+        return (
+            self.place != "base",
+            -1 if self.step is None else self.step,
+            self.place == "end",
+            is_whole_form,
+            self.name,
+        )
 
     @property
     def adapter(self) -> AdapterFiles | None:

@@ -14,7 +14,12 @@ from lorif_assets.models.files.gguf import gguf_files
 from lorif_assets.models.files.same_files import same_files
 from lorif_assets.models.files.steps import counts_epochs, is_marked, step_in_name, step_of_folder, trainer_step
 from lorif_assets.models.files.tokenizer_files import tokenizer_files
-from lorif_assets.models.files.training_order import in_training_order, without_other_forms
+from lorif_assets.models.files.training_order import (
+    in_training_order,
+    references,
+    references_note,
+    without_other_forms,
+)
 from lorif_assets.models.files.weight_names import other_layout
 
 CONFIG = "config.json"
@@ -26,10 +31,6 @@ _TRAINER_STATE = re.compile(
     r"optimizer|scheduler|scaler|rng_state|training_args|recipe_state|(?:data|dataloader)\.pt$", re.IGNORECASE
 )
 _TEMPORARY = re.compile(r"[._]|te?mp(?![a-z0-9])|.*\.te?mp$", re.IGNORECASE)
-# What LLaMA-Factory keeps of an adapter by PiSSA after training, as a plain LoRA.
-_CONVERTED = "pissa_converted"
-# What TRL calls the copy of an adapter that a preference training compares with, beside the adapter that it trains.
-_REFERENCES = frozenset({"ref", "reference"})
 # Where verl keeps the model that it trains, and the one that values its answers.
 _ACTOR, _CRITIC = "actor", "critic"
 
@@ -117,21 +118,17 @@ def list_folders(root: Path, base: Path | None = None) -> FolderListing:
                 f"{len(inner)} checkpoint(s) inside {child} are passed over ({inner[0]} ...): set `checkpoints.path` to it"
             )
     top = CheckpointFolder(root.name, root, trainer_step(root)) if is_model else None
-    folders, others = without_other_forms(folders, top, lambda one: (one.path / ADAPTER_CONFIG).is_file())
-    notes += [*_compared_note(compared), *others]
-    notes += _mixed_counts(folders)
+    notes += references_note(list(map(str, compared)))
+    folders, last, others = without_other_forms(folders, top, lambda one: _is_adapter(one.path))
+    notes += [*others, *_mixed_counts(folders)]
     if is_model and not folders:
         return FolderListing([CheckpointFolder(root.name, root, step_of_folder(root))], notes, same)
-    if top and not is_whole(root):
+    if last is top and top and not is_whole(root):
         notes.append(f"the model in {root} itself is passed over: it has no *.safetensors weights")
-        top = None
-    elif top and (converted := next((folder for folder in folders if folder.name == _CONVERTED), None)):
-        notes.append(f"the adapter in {root} itself is passed over: {_CONVERTED} is the same as a plain LoRA")
-        folders = [folder for folder in folders if folder is not converted]
-        top = replace(top, name=converted.name, path=converted.path)
-    named = [*folders, *([top] if top else [])]
+        last = None
+    named = [*folders, *([last] if last else [])]
     own = next((folder for folder in named if base and folder.path.resolve() == base.resolve()), None)
-    order = in_training_order(folders, top, own)
+    order = in_training_order(folders, last, own)
     return FolderListing(order.models, [*notes, *order.notes], {**same, **order.same})
 
 
@@ -197,22 +194,12 @@ def _lacking_configuration(folder: Path, root: Path) -> str:
 def _told_apart(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return the folders in a folder, and apart from them the adapters that one beside them was compared with."""
     found = list(_folders(folder))
-    compared = [one for one in found if one.name in _REFERENCES and (one / ADAPTER_CONFIG).is_file()]
-    trained = [one for one in found if one not in compared]
-    # Beside steps, it is one more adapter: each step that was compared with it has its own copy.
-    beside = [folder, *(one for one in trained if not is_marked(one.name))]
-    if compared and any((one / ADAPTER_CONFIG).is_file() for one in beside):
-        return trained, compared
-    return found, []
+    compared = references(found, _is_adapter, beside=_is_adapter(folder))
+    return [one for one in found if one not in compared], compared
 
 
-def _compared_note(adapters: Sequence[Path]) -> list[str]:
-    if not adapters:
-        return []
-    return [
-        f"{adapters[0]} is passed over ({len(adapters)} such): its name says that it is the adapter that a preference training "
-        "compares with the one beside it"
-    ]
+def _is_adapter(folder: Path) -> bool:
+    return (folder / ADAPTER_CONFIG).is_file()
 
 
 def _links(folders: Sequence[Path]) -> dict[Path, str]:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Collection
 from decimal import Decimal
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 TRAINER_STATE = "trainer_state.json"
@@ -22,10 +23,19 @@ _FINAL = re.compile(
     r"(?:.*[-_.])?(?:(?:final|latest)(?:[-_.].*)?|last(?:[-_.]?(?:checkpoint|ckpt|model|steps?|epochs?|weights))?)",
     re.IGNORECASE,
 )
+_CLOCK = r"(?:[01]\d|2[0-3])[-_.:]?[0-5]\d(?:[-_.:]?\d\d(?:\.\d+)?)?(?:z|[-+]\d\d:?\d\d)?"
+_DAY = r"(?:0[1-9]|[12]\d|3[01])"
 _DATE = re.compile(
-    r"(?<![a-z0-9])(?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])"
-    r"(?:[-_. t]?\d\d[-_.:]?\d\d(?:[-_.:]?\d\d)?)?(?![a-z0-9])",
+    rf"(?<![a-z0-9])(?:(?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\1{_DAY}(?:[-_. t]?{_CLOCK})?"
+    # As wandb, TensorBoard and people shorten it.
+    rf"|\d\d(?:0[1-9]|1[0-2]){_DAY}[-_. t]{_CLOCK}"
+    rf"|(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[-_ ]?{_DAY}(?:[-_. t]{_CLOCK})?)(?![a-z0-9])",
     re.IGNORECASE | re.ASCII,
+)
+# What a model of a step is called that is there once more in another form.
+_OTHER_FORM = re.compile(
+    r"[-_.](?:awq|gptq|gguf|bnb|fp8|nvfp4|mxfp4|int[48]|[48]bits?|w\d+a\d+|q\d(?:_\w+)?|quantized|onnx|mlx)(?![a-z0-9])",
+    re.IGNORECASE,
 )
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _GROUPED = re.compile(r"\d{1,3}(?:[,_]\d{3})+", re.ASCII)
@@ -59,11 +69,15 @@ def step_in_name(name: str, siblings: Collection[str] = ()) -> int | None:
     """
     if (marked := _marked(name)) is not None or _COMMIT.fullmatch(name):
         return marked
-    if says_final(name) and any(_NUMBERS.search(other) for other in siblings if not says_final(other)):
+    others = [other for other in siblings if other != name]
+    epoch = _EPOCH.search(name)
+    numbered = [other for other in others if not says_final(other) and _NUMBERS.search(other)]
+    if says_final(name) and not (epoch and all(map(_EPOCH.search, numbered))) and numbered:
+        return None
+    if not epoch and not _follow_days([name, *others]):
         return None
     name, siblings = _DATE.sub("", name), [_DATE.sub("", other) for other in siblings]
     alike = [other for other in siblings if _form(other) == _form(name)]
-    epoch = _EPOCH.search(name)
     if epoch and any(_EPOCH.findall(other)[:1] != [epoch[1]] for other in alike):
         return _whole(epoch[1])
     numbers = [_NUMBERS.findall(other) for other in alike]
@@ -82,6 +96,11 @@ def step_in_name(name: str, siblings: Collection[str] = ()) -> int | None:
 def says_final(name: str) -> bool:
     """Whether a folder's name says that its model was saved after the last step."""
     return _FINAL.fullmatch(name) is not None
+
+
+def says_other_form(name: str) -> bool:
+    """Whether a folder's name says that its model is one that is there in full too, quantised: `checkpoint-60-awq`."""
+    return _OTHER_FORM.search(name) is not None
 
 
 def is_marked(name: str) -> bool:
@@ -116,6 +135,14 @@ def _global_step(file: Path, modified: int, size: int) -> int | None:
 def _marked(name: str) -> int | None:
     numbers = [number for found in _MARKED.findall(name) if (number := _whole(found)) is not None]
     return numbers[-1] if numbers else None
+
+
+def _follow_days(names: Collection[str]) -> bool:
+    """Whether the last numbers of names with dates grow with these; those that count within a day do not."""
+    days = {name: found[0] for name in names if (found := _DATE.search(name))}
+    numbers = {name: _NUMBERS.findall(_DATE.sub("", name))[-1:] for name in days}
+    dated = sorted((day, _whole(numbers[name][0]) or 0) for name, day in days.items() if numbers[name])
+    return all(earlier[1] < later[1] for earlier, later in pairwise(dated) if earlier[0] != later[0])
 
 
 def _form(name: str) -> str:

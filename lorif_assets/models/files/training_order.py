@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, Self, TypeVar
 
-from lorif_assets.models.files.steps import says_final
+from lorif_assets.models.files.steps import is_marked, says_final
 
 # Between two files of a run that is copied; trainers take longer from one step that they save to the next.
 _APART_SECONDS = 600
@@ -16,14 +16,22 @@ _APART_SECONDS = 600
 _MERGED = re.compile(r"(?:.*[-_.])?merged(?:[-_.].*)?", re.IGNORECASE)
 # What LLaMA-Factory keeps of an adapter by PiSSA before training, and of the trained one before it is a plain LoRA.
 _UNCONVERTED = frozenset({"pissa_init", "pissa_backup"})
+# And what it writes then, which alone fits the base model.
+_CONVERTED = "pissa_converted"
+# What TRL calls the copy of an adapter that a preference training compares with, beside the adapter that it trains.
+_REFERENCES = frozenset({"ref", "reference"})
 
 
-class SavedModel(Protocol):
-    """A model as the listing of its place tells it."""
+class HasName(Protocol):
+    """A folder, or what is made of one."""
 
     @property
     def name(self) -> str:
-        """Its partition's name."""
+        """What it is called; of a model, its partition's name."""
+
+
+class SavedModel(HasName, Protocol):
+    """A model as the listing of its place tells it."""
 
     @property
     def step(self) -> int | None:
@@ -52,6 +60,7 @@ class SavedModel(Protocol):
 
 
 Model = TypeVar("Model", bound=SavedModel)
+Named = TypeVar("Named", bound=HasName)
 
 
 @dataclass(frozen=True)
@@ -81,8 +90,8 @@ def in_training_order(
     )
     rest = [one for one in others if one not in told]
     kept, same, notes = list[Model](), dict[str, str](), list[str]()
-    # A copy is one of what says its step more plainly than it does itself.
-    for one in [*named, *told, *sorted(rest, key=lambda one: says_final(one.name))]:
+    # A copy is one of what says its step more plainly than it does itself: that it was saved at the end says one too.
+    for one in [*named, *told, *sorted(rest, key=lambda one: not says_final(one.name))]:
         compared = [] if one is base else [two for two in kept if two.step == one.step or not one.step_is_named]
         copied = next((two for two in compared if one.is_copy_of(two)), None)
         if copied:
@@ -93,28 +102,39 @@ def in_training_order(
         (one for one in kept if one.step_is_named or (one.step is not None and not says_final(one.name))),
         key=lambda one: one.step or 0,
     )
-    found = [_at_end(one, steps, notes) if says_final(one.name) and not one.step_is_named else one for one in kept]
+    found = [
+        _at_end(one, steps, notes) if says_final(one.name) and not one.step_is_named and one is not base else one
+        for one in kept
+    ]
     if top is base and top is not None:
         found.append(top)
     elif top is not None:
         # The model that was saved at the end is the best step, where training kept that.
         equal = next((one for one in reversed(found) if one is not base and top.has_weights_of(one)), None)
-        if equal:
+        if equal and equal.step is not None:
             same[top.name] = f"the model in {top.address} itself is {equal.name}: their weights are the same"
         else:
-            found.append(_at_end(top, steps, notes))
+            if equal:
+                same[equal.name] = f"{equal.address} is the model in {top.address} itself: their weights are the same"
+                found.remove(equal)
+            found.append(_at_end(top, steps, notes, is_above=True))
     return TrainingOrder(found, [*same.values(), *notes], same)
 
 
 def without_other_forms(
     models: Sequence[Model], top: Model | None, is_adapter: Callable[[Model], bool]
-) -> tuple[list[Model], list[str]]:
-    """Return the models of one place without those that are adapters beside them in another form, and what is said of them."""
+) -> tuple[list[Model], Model | None, list[str]]:
+    """Return the models of one place and the one beside them, without other forms of adapters there, and what is said of those.
+
+    Other forms are adapters that are merged, or not converted yet, and those that trained ones are compared with.
+    """
     if not any(is_adapter(one) for one in (*models, *([top] if top else []))):
-        return list(models), []
+        return list(models), top, []
+    compared = references(models, is_adapter, beside=top is not None and is_adapter(top))
     merged = [one for one in models if _MERGED.fullmatch(one.name) and not is_adapter(one)]
     unconverted = [one for one in models if one.name in _UNCONVERTED]
-    notes = [
+    notes = references_note([one.address for one in compared])
+    notes += [
         f"{one.address} is passed over: its name says that it is an adapter merged, and the adapters beside it are taken. Set "
         "`checkpoints.path` to it to attribute it alone"
         for one in merged
@@ -123,13 +143,40 @@ def without_other_forms(
         f"{one.address} is passed over: its name says that it is what an adapter by PiSSA was converted from"
         for one in unconverted
     ]
-    return [one for one in models if one not in (*merged, *unconverted)], notes
+    kept = [one for one in models if one not in (*compared, *merged, *unconverted)]
+    converted = next((one for one in kept if one.name == _CONVERTED), None)
+    if top and converted:
+        notes.append(f"the adapter in {top.address} itself is passed over: {_CONVERTED} is the same as a plain LoRA")
+        return [one for one in kept if one is not converted], converted.saved_at_end(top.step), notes
+    return kept, top, notes
 
 
-def _at_end(model: Model, steps: Sequence[Model], notes: list[str]) -> Model:
+def references(some: Sequence[Named], is_adapter: Callable[[Named], bool], *, beside: bool) -> list[Named]:
+    """Return the adapters in a folder that a preference training compares with one there.
+
+    `beside` says that the folder itself is an adapter. Beside steps, one of that name is one more adapter: each step that
+    was compared with it has its own copy.
+    """
+    compared = [one for one in some if one.name in _REFERENCES and is_adapter(one)]
+    trained = [one for one in some if one not in compared and not is_marked(one.name)]
+    return compared if beside or any(map(is_adapter, trained)) else []
+
+
+def references_note(addresses: Sequence[str]) -> list[str]:
+    """Return what is said of such adapters: nothing where there are none."""
+    if not addresses:
+        return []
+    return [
+        f"{addresses[0]} is passed over ({len(addresses)} such): its name says that it is the adapter that a preference "
+        "training compares with the one beside it"
+    ]
+
+
+def _at_end(model: Model, steps: Sequence[Model], notes: list[str], *, is_above: bool = False) -> Model:
     """Return a model with the step after which it was saved: its own, that of the last, or the last before it was written.
 
-    Times tell where they follow the steps, and a step was written before it; those of a copy seldom do.
+    Times tell where they follow the steps, and a step was written before it; those of a copy follow the names. `is_above`
+    says that the steps lie in its folder.
     """
     if not steps or model.step is not None:
         return model.saved_at_end(model.step)
@@ -141,11 +188,18 @@ def _at_end(model: Model, steps: Sequence[Model], notes: list[str]) -> Model:
         return model.saved_at_end(last.step)
     before = [one for one, time in dated if time <= saved + _APART_SECONDS]
     if not before:
+        names = [*([] if is_above else [model.name]), *(one.name for one, _ in dated)]
+        if names == sorted(names):
+            notes.append(
+                f"{model.address} is taken for the last one, though all steps were written after it, as in a copy. If training "
+                "began with it, name it in `checkpoints.base_model`"
+            )
+            return model.saved_at_end(last.step)
         notes.append(
-            f"{model.address} is taken for the last one, though all steps were written after it, as in a copy. If training "
-            "began with it, name it in `checkpoints.base_model`"
+            f"{model.address} is taken for what training began with: all steps were written after it. Name it in "
+            "`checkpoints.base_model` if so; else give it the name of a step"
         )
-        return model.saved_at_end(last.step)
+        return model.saved_at_end(None)
     later = dated[len(before)][0]
     notes.append(
         f"{model.address} is taken for one after step {before[-1].step}: {later.name} was written later, as if training had "

@@ -19,7 +19,7 @@ from lorif_assets.models.files.same_files import same_files
 from lorif_assets.models.files.steps import TRAINER_STATE, is_marked, step_in_name, trainer_step
 from lorif_assets.models.files.tokenizer_files import VOCABULARY_FILES
 from lorif_assets.models.files.training_order import TrainingOrder, in_training_order, without_other_forms
-from lorif_assets.models.places.listed_checkpoints import ListedCheckpoint
+from lorif_assets.models.places.listed_checkpoints import ListedCheckpoint, named_apart
 from lorif_assets.models.places.store_checkpoints import ObjectStoreCheckpoints
 
 _NAMES_SHOWN = 5
@@ -198,8 +198,8 @@ def _in_repository(snapshot: Snapshot, base_model: str | None) -> TrainingOrder[
     top = _checkpoint(snapshot, snapshot.name.path, base_model, [one.path.name for one in steps]) if is_model else None
     if top and not steps:
         return TrainingOrder([top])
-    kept, notes = without_other_forms(steps, top, HubCheckpoint.is_adapter)
-    order = in_training_order(kept, top)
+    kept, last, notes = without_other_forms(named_apart(steps, top), top, HubCheckpoint.is_adapter)
+    order = in_training_order(kept, last)
     return replace(order, notes=[*notes, *order.notes])
 
 

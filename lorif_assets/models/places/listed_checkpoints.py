@@ -1,17 +1,21 @@
 """A checkpoint on the hub or in a store: what the listing of its files tells before they are copied to this machine."""
 
 from abc import abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Self, TypeVar
 
 from lorif_assets.errors import CheckpointError
+from lorif_assets.lake.partition_names import partition_names
+from lorif_assets.models.checkpoints import NAME_PUNCTUATION
 from lorif_assets.models.files.adapter_files import AdapterFiles
 from lorif_assets.models.files.chat_template_files import NAMED_TEMPLATES
 from lorif_assets.models.files.checkpoint_files import CheckpointFiles
 from lorif_assets.models.files.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG
-from lorif_assets.models.files.tokenizer_files import TEKKEN, TOKENIZER_FILES
+from lorif_assets.models.files.tokenizer_files import TEKKEN, TOKENIZER_FILES, VOCABULARY_FILES
+
+Listed = TypeVar("Listed", bound="ListedCheckpoint")
 
 SAFETENSORS = ".safetensors"
 _DESCRIBED = frozenset({CONFIG, ADAPTER_CONFIG, *TOKENIZER_FILES, TEKKEN})
@@ -54,8 +58,13 @@ class ListedCheckpoint(CheckpointFiles):
 
     @property
     def is_whole(self) -> bool:
-        """Whether there are a configuration and weights of it, as of a checkpoint."""
-        return bool({CONFIG, ADAPTER_CONFIG} & {*self.listed_names} and self.listed_weights)
+        """Whether there is all of a checkpoint: a configuration, weights of it, and of a whole model a tokenizer.
+
+        What a publisher trained with, in a format of its own (`original`), has none.
+        """
+        names = {*self.listed_names}
+        has_tokenizer = self.is_adapter() or not names.isdisjoint(VOCABULARY_FILES)
+        return bool({CONFIG, ADAPTER_CONFIG} & names and self.listed_weights and has_tokenizer)
 
     @property
     def tokenizer_remark(self) -> str:
@@ -91,3 +100,10 @@ class ListedCheckpoint(CheckpointFiles):
     def saved_at_end(self, step: int | None) -> Self:
         """Return the checkpoint as one that a trainer saved at the end, after a step."""
         return replace(self, step=step, place="end")
+
+
+def named_apart(checkpoints: Sequence[Listed], top: Listed | None) -> list[Listed]:
+    """Return the checkpoints of a place, each with a name of its own; the one above them keeps its own."""
+    called = {one.path: (one.path.name, "") for one in checkpoints} | ({top.path: (top.name, "")} if top else {})
+    names = partition_names(called, NAME_PUNCTUATION)
+    return [replace(one, name=names[one.path]) for one in checkpoints]

@@ -17,7 +17,7 @@ from lorif_assets.models.files.same_files import same_content
 from lorif_assets.models.files.steps import TRAINER_STATE, is_marked, step_in_name, trainer_step
 from lorif_assets.models.files.tokenizer_files import VOCABULARY_FILES
 from lorif_assets.models.files.training_order import in_training_order, without_other_forms
-from lorif_assets.models.places.listed_checkpoints import SAFETENSORS, ListedCheckpoint
+from lorif_assets.models.places.listed_checkpoints import SAFETENSORS, ListedCheckpoint, named_apart
 from lorif_assets.stores.object_store import ObjectStore, StoredFile, copies_folder, is_store_url
 
 # Pickles, logs and a trainer's state are not copied.
@@ -147,8 +147,8 @@ class ObjectStoreCheckpoints(Checkpoints):
         )
         if top and not steps:
             return Found([top], ())
-        kept, notes = without_other_forms(steps, top, ObjectStoreCheckpoint.is_adapter)
-        order = in_training_order(kept, top)
+        kept, last, notes = without_other_forms(named_apart(steps, top), top, ObjectStoreCheckpoint.is_adapter)
+        order = in_training_order(kept, last)
         return Found(order.models, [*notes, *order.notes], order.same)
 
 

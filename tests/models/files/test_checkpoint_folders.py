@@ -343,8 +343,8 @@ def test_a_copy_of_a_step_under_a_name_without_one_is_no_further_checkpoint(run:
     found = look(run)
     assert names(found) == STEPS
     assert found.notes == [
-        f"{run / 'best'} is checkpoint-20: their files are the same",
         f"{run / 'final'} is checkpoint-60: their files are the same",
+        f"{run / 'best'} is checkpoint-20: their files are the same",
     ]
 
 
@@ -429,16 +429,38 @@ def test_a_model_saved_at_the_end_comes_before_steps_that_were_written_long_afte
         f"{run / name} is taken for one after step 40: checkpoint-60 was written later, as if training had gone on. If the "
         "times of the files mislead, give it the name of a step"
     ]
-    # Where all are later than it, times are those of a copy in the order of names.
-    written(run, {name: -1})
+    written(run, {name: 2})
+    assert names(look(run)) == [*STEPS, (at_the_end, 60)]
+
+
+@pytest.mark.parametrize("name", ["a-final", "."])
+def test_times_in_the_order_of_names_are_those_of_a_copy_and_say_nothing_of_a_model_saved_at_the_end(
+    run: Path, name: str
+) -> None:
+    shutil.copytree(run / "checkpoint-60", run / name, dirs_exist_ok=True)
+    change_weights(run / name, 75.0)
+    written(run, {name: -1, "checkpoint-20": 0, "checkpoint-40": 1, "checkpoint-60": 2})
     found = look(run)
-    assert names(found) == [*STEPS, (at_the_end, 60)]
+    assert names(found) == [*STEPS, ((run / name).name, 60)]
     assert found.notes == [
         f"{run / name} is taken for the last one, though all steps were written after it, as in a copy. If training began with "
         "it, name it in `checkpoints.base_model`"
     ]
-    written(run, {name: 2})
-    assert names(look(run)) == [*STEPS, (at_the_end, 60)]
+
+
+def test_a_model_that_training_may_have_begun_with_comes_before_all_steps(run: Path) -> None:
+    shutil.copytree(run / "checkpoint-60", run / "sft-final")
+    change_weights(run / "sft-final", 75.0)
+    written(run, {"sft-final": -1, "checkpoint-20": 0, "checkpoint-40": 1, "checkpoint-60": 2})
+    found = look(run)
+    assert names(found) == [("sft-final", None), *STEPS]
+    assert found.notes == [
+        f"{run / 'sft-final'} is taken for what training began with: all steps were written after it. Name it in "
+        "`checkpoints.base_model` if so; else give it the name of a step"
+    ]
+    named = Checkpoints(path=str(run), base_model=str(run / "sft-final")).look()
+    assert (named.checkpoints[0].name, named.checkpoints[0].place) == ("sft-final", "base")
+    assert not named.notes
 
 
 def test_times_that_do_not_follow_the_steps_say_nothing_of_a_model_saved_at_the_end(run: Path) -> None:
@@ -481,13 +503,15 @@ def test_models_without_a_step_that_are_the_same_are_one_checkpoint(run: Path) -
     for name in ("best", "final"):
         shutil.copytree(run / "checkpoint-60", run / name)
         change_weights(run / name, 75.0)
-    assert names(look(run)) == [("best", None), *STEPS]
+    assert names(look(run)) == [*STEPS, ("final", 60)]
 
 
-def test_a_model_saved_at_the_end_that_is_the_best_one_whose_step_is_gone_is_no_further_checkpoint(run: Path) -> None:
+def test_of_the_model_saved_at_the_end_and_a_copy_of_it_that_says_no_step_the_first_is_the_last(run: Path) -> None:
     (run / "checkpoint-20").rename(run / "best")
     save_at_the_end(run, "best", step=60)
-    assert names(look(run)) == [("best", None), *STEPS[1:]]
+    found = look(run)
+    assert names(found) == [*STEPS[1:], (run.name, 60)]
+    assert found.notes == [f"{run / 'best'} is the model in {run} itself: their weights are the same"]
 
 
 def test_a_copy_of_a_step_under_a_longer_name_with_it_is_no_further_checkpoint(run: Path) -> None:
@@ -495,10 +519,11 @@ def test_a_copy_of_a_step_under_a_longer_name_with_it_is_no_further_checkpoint(r
     assert names(look(run)) == STEPS
 
 
-def test_of_two_forms_of_a_step_the_one_with_the_plain_name_is_the_newer(run: Path) -> None:
-    shutil.copytree(run / "checkpoint-60", run / "checkpoint-60-awq")
-    change_weights(run / "checkpoint-60-awq", 75.0)
-    assert names(look(run)) == [*STEPS[:2], ("checkpoint-60-awq", 60), STEPS[2]]
+def test_a_step_in_another_form_comes_before_it_and_one_that_was_written_again_behind_it(run: Path) -> None:
+    for n, name in enumerate(("checkpoint-60-awq", "checkpoint-60-v1")):
+        shutil.copytree(run / "checkpoint-60", run / name)
+        change_weights(run / name, 75.0 + n)
+    assert names(look(run)) == [*STEPS[:2], ("checkpoint-60-awq", 60), STEPS[2], ("checkpoint-60-v1", 60)]
 
 
 @pytest.mark.parametrize("name", ["final", "."])

@@ -13,6 +13,7 @@ from lorif_assets.hub.names import HubName
 from lorif_assets.hub.snapshots import snapshot_of
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup
+from lorif_assets.models.places.hub_checkpoints import HubCheckpoint
 from lorif_assets.project import Project
 from resources.checkpoints import CheckpointsResource
 from tests.hub_stand_in import TOKEN, HubStandIn, bring_cache_without_lists
@@ -31,6 +32,15 @@ def run_of(saved_model: Mapping[str, bytes], folders: Sequence[str]) -> dict[str
     files = {f"{folder}{name}": content for folder in folders for name, content in saved_model.items()}
     return files | {
         f"{folder}model.safetensors": saved_model["model.safetensors"] + bytes([k]) for k, folder in enumerate(folders)
+    }
+
+
+def adapters_of(folders: Sequence[str]) -> dict[str, bytes]:
+    """Files of adapters in folders, each with weights of its own."""
+    return {
+        f"{folder}{name}": content + (bytes([k]) if name.endswith(".safetensors") else b"")
+        for k, folder in enumerate(folders)
+        for name, content in adapter_files("org/base").items()
     }
 
 
@@ -126,6 +136,43 @@ def test_an_adapter_that_was_merged_beside_adapters_is_passed_over(
     assert any("merged is passed over: its name says that it is an adapter merged" in note for note in found.notes)
 
 
+def test_the_adapter_that_a_preference_training_compares_with_is_passed_over_and_said(hub: HubStandIn) -> None:
+    folders = ("", "ref/", "checkpoint-20/", "checkpoint-40/")
+    commit = hub.model("org/dpo").commit(adapters_of(folders))
+    found = checkpoints("org/dpo").look()
+    assert [(one.name, one.step) for one in found.checkpoints] == [
+        ("checkpoint-20", 20),
+        ("checkpoint-40", 40),
+        ("dpo", 40),
+    ]
+    assert found.notes[-1] == (
+        f"hf://org/dpo@{commit}/ref is passed over (1 such): its name says that it is the adapter that a preference training "
+        "compares with the one beside it"
+    )
+
+
+def test_a_converted_adapter_stands_for_the_one_that_was_saved_at_the_end(hub: HubStandIn) -> None:
+    hub.model("org/pissa").commit(adapters_of(("", "pissa_init/", "pissa_converted/", "checkpoint-20/")))
+    assert names_and_steps("org/pissa") == [("checkpoint-20", 20), ("pissa_converted", 20)]
+
+
+def test_folders_whose_names_become_one_or_that_of_the_repository_are_checkpoints_of_their_own(
+    hub: HubStandIn, saved_model: Mapping[str, bytes]
+) -> None:
+    hub.model("org/tiny").commit(run_of(saved_model, ("", "tiny/", "a b/", "a_b/")))
+    found = {one.name: one.folder for one in checkpoints("org/tiny").find() if isinstance(one, HubCheckpoint)}
+    assert sorted(found.values()) == ["", "a b", "a_b", "tiny"]
+    assert (found["tiny"], found["a_b"]) == ("", "a_b")
+
+
+def test_what_a_publisher_trained_with_in_a_format_of_its_own_is_no_checkpoint(
+    hub: HubStandIn, saved_model: Mapping[str, bytes]
+) -> None:
+    own = {"original/config.json": b'{"num_hidden_layers": 2}', "original/model.safetensors": b"other names"}
+    hub.model("org/oss").commit(dict(saved_model) | own)
+    assert names_and_steps("org/oss") == [("oss", None)]
+
+
 def test_a_repository_of_many_steps_is_looked_at_in_the_time_that_its_files_take(
     hub: HubStandIn, saved_model: Mapping[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,8 +229,8 @@ def test_copies_of_a_step_in_other_folders_are_no_further_checkpoints(
         ("checkpoint-20", 20),
     ]
     assert found.notes == [
-        f"hf://org/run@{commit}/best is checkpoint-3: their files are the same",
         f"hf://org/run@{commit}/final is checkpoint-20: their files are the same",
+        f"hf://org/run@{commit}/best is checkpoint-3: their files are the same",
     ]
     assert hub.downloads() == [".gitattributes"]
 
