@@ -1,12 +1,14 @@
 """Rows of token ids that hold several sequences, as trainers packed them or are to cut them: each becomes a row of its own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.content.columns import ColumnRoles, ContentFormat, column_roles
-from lorif_assets.data.content.token_masks import packed_sequences
+from lorif_assets.data.content.labels import NO_LOSS
+from lorif_assets.data.content.token_masks import packed_sequences, without_padding
 from lorif_assets.data.formats.reader import MalformedRow, RawShard, RowPart
 from lorif_assets.data.rows.rejected import excerpt
 from lorif_assets.data.rows.row_ids import text_of_id
@@ -44,13 +46,13 @@ def unpacked(raw: RawShard, columns: Columns, most_tokens: int | None = None) ->
         )
     if not roles.packing_marks and most_tokens is None:
         return raw
-    found: dict[int, list[Mapping[str, Any]] | MalformedRow] = {line.row: line for line in raw.malformed}
+    found: dict[int, Mapping[int, Mapping[str, Any]] | MalformedRow] = {line.row: line for line in raw.malformed}
     for row, values in raw.rows:
         try:
             found[row] = _sequences(values, roles, most_tokens)
         except UnusableRowError as reason:
             found[row] = MalformedRow(row, str(reason), excerpt(values))
-    if all(found[row] == [] for row, _ in raw.rows):
+    if all(found[row] == {} for row, _ in raw.rows):
         return raw
     whole = dict(raw.rows)
     parts: list[RowPart] = []
@@ -62,9 +64,9 @@ def unpacked(raw: RawShard, columns: Columns, most_tokens: int | None = None) ->
             malformed.append(replace(one, row=len(parts)))
             parts.append(RowPart(row))
             continue
-        for number, values in enumerate(one or [whole[row]], start=1):
+        for number, values in one.items() or [(None, whole[row])]:
             rows.append((len(parts), values))
-            parts.append(RowPart(row, number if one else None))
+            parts.append(RowPart(row, number))
     # What is left of them would be metadata of every sequence.
     kept = tuple(name for name in raw.columns if name not in roles.packing)
     return replace(raw, columns=kept, rows=tuple(rows), malformed=tuple(malformed), parts=tuple(parts))
@@ -75,42 +77,67 @@ def columns_by_token(columns: Columns, raw: RawShard) -> tuple[str, ...]:
     return tuple(name for name in column_roles(columns, raw.columns, raw.origin).by_token if name in raw.columns)
 
 
-def _sequences(values: Mapping[str, Any], roles: ColumnRoles, most_tokens: int | None) -> list[Mapping[str, Any]]:
-    """Return the sequences of a row as rows; none where it holds one alone."""
+def _sequences(values: Mapping[str, Any], roles: ColumnRoles, most_tokens: int | None) -> dict[int, Mapping[str, Any]]:
+    """Return the sequences of a row as rows, by their numbers; none where it holds one alone.
+
+    Of one that is cut, parts without loss are left out, unless no part has any.
+    """
     ids = values.get(roles.content["input_ids"])
     if not isinstance(ids, list):
-        return []
+        return {}
     sequences = packed_sequences({column: values.get(column) for column in roles.packing_marks}, len(ids))
+    cut: list[Sequence[range]] = [[tokens] for tokens in sequences]
     if most_tokens is not None:
         whole = sequences or _shown(values, roles, len(ids))
         if sequences or any(len(tokens) > most_tokens for tokens in whole):
-            sequences = tuple(piece for tokens in whole for piece in _pieces(tokens, most_tokens))
-    if not sequences:
-        return []
+            cut = [_pieces(tokens, most_tokens) for tokens in whole]
+    if not cut:
+        return {}
     by_token = {column: values[column] for column in roles.by_token if isinstance(values.get(column), list)}
     for column, entries in by_token.items():
         if len(entries) != len(ids):
             raise UnusableRowError(f"{column} has {len(entries)} entries and input_ids {len(ids)}")
     others = {column: value for column, value in values.items() if column not in (*by_token, *roles.packing)}
-    rows: list[Mapping[str, Any]] = []
-    for number, tokens in enumerate(sequences, start=1):
-        own = {column: entries[tokens.start : tokens.stop] for column, entries in by_token.items()}
-        if roles.attention_mask in own:
-            own[roles.attention_mask] = [int(bool(shows)) for shows in own[roles.attention_mask]]
-        if roles.id is not None:
-            own[roles.id] = f"{text_of_id(values.get(roles.id), roles.id)}#{number}"
-        rows.append(
-            {column: own.get(column, others.get(column)) for column in values if column in own or column in others}
-        )
+    numbers = count(1)
+    rows: dict[int, Mapping[str, Any]] = {}
+    for pieces in cut:
+        own = {
+            number: {column: entries[tokens.start : tokens.stop] for column, entries in by_token.items()}
+            for tokens, number in zip(pieces, numbers, strict=False)
+        }
+        with_loss = {number: entries for number, entries in own.items() if _carries_loss(entries, roles)}
+        for number, entries in (with_loss or own).items():
+            if roles.attention_mask in entries:
+                # Some number the sequences.
+                entries[roles.attention_mask] = [shows and type(shows)(1) for shows in entries[roles.attention_mask]]
+            if roles.id is not None:
+                entries[roles.id] = f"{text_of_id(values.get(roles.id), roles.id)}#{number}"
+            rows[number] = {
+                column: entries.get(column, others.get(column))
+                for column in values
+                if column in entries or column in others
+            }
     return rows
 
 
+def _carries_loss(entries: Mapping[str, Sequence[Any]], roles: ColumnRoles) -> bool:
+    """Whether a token behind the first carries loss by the labels and masks; what is wrong with them is said elsewhere."""
+    labels = entries.get(roles.content.get("labels", ""))
+    marks: list[Sequence[Any]] = [] if labels is None else [[label != NO_LOSS for label in labels]]
+    marks += [entries[column] for column in roles.loss_masks if column in entries]
+    return not marks or any(all(of_token) for of_token in list(zip(*marks, strict=True))[1:])
+
+
 def _shown(values: Mapping[str, Any], roles: ColumnRoles, n_tokens: int) -> tuple[range, ...]:
-    """Return the tokens of a row of one sequence, without padding behind them."""
+    """Return the tokens of a row of one sequence, without padding behind them.
+
+    Raises:
+        UnusableRowError: the attention mask hides tokens elsewhere.
+    """
     mask = values.get(roles.attention_mask) if roles.attention_mask is not None else None
     if not isinstance(mask, list) or len(mask) != n_tokens:
         return (range(n_tokens),)
-    return (range(max((place + 1 for place, shows in enumerate(mask) if shows), default=0)),)
+    return (range(len(without_padding({"input_ids": mask}, mask)["input_ids"])),)
 
 
 def _pieces(tokens: range, most_tokens: int) -> list[range]:

@@ -178,7 +178,7 @@ def _source_findings(project: Project, reader: ExampleReader | None, rows: Mappi
         share_of_source = rows[source.name] / max(sample.n_source_rows, 1)
         if sample.n_rows > sample.n_source_rows:
             n_examples = round(sample.n_rows * share_of_source)
-            words = f"its rows hold several sequences each, about {n_examples:,} in all, and each is an example"
+            words = f"its rows hold several examples each, about {n_examples:,} in all"
             yield Finding(what, words, is_fault=False, n_examples=n_examples)
         expected += len(sample.unusable) * share_of_source
         total += (sample.n_rows - len(sample.unreadable)) * share_of_source

@@ -7,6 +7,7 @@ reaches the server; until then the run's log and the terminal say so.
 import logging
 import os
 import shutil
+import socket
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -45,6 +46,8 @@ _SHORT_WAITS: Final = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
+# Of databases, where the address says none.
+_DATABASE_PORTS: Final = {"postgresql": 5432, "postgres": 5432, "mysql": 3306, "mssql": 1433}
 _AWAY_CODES: Final = frozenset({502, 503, 504})
 _REFUSED: Final = ".refused"
 _DATABASES: Final = frozenset({"postgresql", "mysql", "mssql"})
@@ -340,20 +343,38 @@ def _child_name(asset: str, partitions: Sequence[str]) -> str:
 
 
 def _reason_for_silence(uri: str) -> str:
-    """Return why a tracking server does not answer; nothing where it does, or where the URI is that of a file."""
-    if urlsplit(uri).scheme not in {"http", "https"}:
+    """Return why a server, of MLflow or of a database, does not answer; nothing where it does, or the URI is that of a file."""
+    place = urlsplit(uri)
+    try:
+        port = place.port or _DATABASE_PORTS.get(place.scheme.partition("+")[0])
+    except ValueError:
+        # Several servers in one address, of which the driver takes the one that answers.
         return ""
-    import httpx2
-
+    is_server = place.scheme in {"http", "https"}
+    if not is_server and not (place.hostname and port):
+        return ""
     if time.monotonic() - _silent_since.get(uri, -_AWAY_SECONDS) < _AWAY_SECONDS:
         return "it did not answer a moment ago"
-    try:
-        answer = httpx2.get(f"{uri.rstrip('/')}/health", timeout=_PROBE_SECONDS)
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        reason = first_line(error)
-    else:
-        # Whoever answers is there; what stands before a server that is down says so by these.
-        reason = f"it answers {answer.status_code}" if answer.status_code in _AWAY_CODES else ""
+    reason = _reason_of_server(uri) if is_server else _reason_of_database(str(place.hostname), int(port or 0))
     if reason:
         _silent_since[uri] = time.monotonic()
     return reason
+
+
+def _reason_of_server(uri: str) -> str:
+    import httpx2
+
+    try:
+        answer = httpx2.get(f"{uri.rstrip('/')}/health", timeout=_PROBE_SECONDS)
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        return first_line(error)
+    # Whoever answers is there; what stands before a server that is down says so by these.
+    return f"it answers {answer.status_code}" if answer.status_code in _AWAY_CODES else ""
+
+
+def _reason_of_database(host: str, port: int) -> str:
+    try:
+        with socket.create_connection((host, port), timeout=_PROBE_SECONDS):
+            return ""
+    except OSError as error:
+        return f"{host}, port {port}: {first_line(error)}"

@@ -311,16 +311,18 @@ def test_every_fault_is_shown_in_one_go(diagnosis: Diagnosis, private_project: T
     assert "correct `queries.path`" in said
 
 
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9", "postgresql://lorif:sesame@127.0.0.1:9/mlflow"])
 def test_a_tracking_server_that_is_away_and_what_waits_for_it_are_notes(
-    diagnosis: Diagnosis, private_project: TinyProject
+    diagnosis: Diagnosis, private_project: TinyProject, address: str
 ) -> None:
     toml = private_project.root / "lorif.toml"
-    toml.write_text(re.sub('(?<=\\[tracking\\]\nuri = ")[^"]*', "http://127.0.0.1:9", toml.read_text()))
+    toml.write_text(re.sub('(?<=\\[tracking\\]\nuri = ")[^"]*', address, toml.read_text()))
     (private_project.root / "tracking_queue/1-a").mkdir(parents=True)
     (private_project.root / "tracking_queue/1-a" / RECORD_FILE).write_text("{}")
     sound, said = diagnosis()
     assert sound
     assert re.search(r"note +tracking +MLflow does not answer \(.*refused.*\): attribution goes on", said)
+    assert "sesame" not in said
     assert re.search(r"note +tracking +what is to be tracked of 1 run is kept until MLflow takes it", said)
 
 

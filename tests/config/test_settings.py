@@ -165,6 +165,35 @@ def test_an_unknown_setting_is_told_what_there_is(toml: Path, content: str, mess
     assert message in refusal(toml, content)
 
 
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ('[[lake]]\nroot = "s3://x"', "lake: expected one table: write `[lake]`, not `[[lake]]`"),
+        ('[sources]\nname = "a"\npath = "b"', "sources: expected a list of tables: write `[[sources]]` above each"),
+        ('[evaluation]\nmethods = "bm25"', "evaluation.methods: expected a list (found 'bm25')"),
+        ("[active]\ncheckpoints = 3", "active.checkpoints: expected 'auto', 'newest' or 'all' or a list (found 3)"),
+        ("[lake.storage_options]\nKEY = 5", 'lake.storage_options.KEY: expected { env = "NAME" } or text'),
+        ("[recipe]\nrank = [1]", "recipe.rank: Input should be a valid integer"),
+    ],
+)
+def test_a_value_of_another_kind_is_told_which_kinds_there_are(toml: Path, content: str, line: str) -> None:
+    assert refusal(toml, content).splitlines()[1:] == [f"  {line}"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[[lake]]\nroot = "s3://x"\nstorage_options = { AWS_SECRET_ACCESS_KEY = "sesame" }',
+        '[tracking]\nuri = ["http://me:sesame@x"]',
+        '[[tracking]]\nuri = "http://me:sesame@x"',
+        '[[recipe]]\nx = [["sesame"]]',
+        '[lake]\nstorage_options = [{ AWS_SECRET_ACCESS_KEY = "sesame" }]',
+    ],
+)
+def test_what_may_be_a_secret_is_not_shown_where_settings_are_wrong(toml: Path, content: str) -> None:
+    assert "sesame" not in refusal(toml, content)
+
+
 def test_every_wrong_field_is_named_at_once(toml: Path) -> None:
     message = refusal(toml, "[recipe]\nr = -1\nrank = 0\nnonsense = 1")
     assert "3 wrong setting(s)" in message

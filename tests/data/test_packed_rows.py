@@ -213,17 +213,49 @@ def test_a_row_of_as_many_tokens_as_an_example_may_have_is_one() -> None:
     assert (example["example_id"], example["input_ids"]) == ("s-00000/000000", IDS)
 
 
+@pytest.mark.parametrize(
+    ("marks", "expected"),
+    [
+        ({"labels": [-100, -100, -100, 8, 9]}, {"s-00000/000000#2": [8, 9]}),
+        ({"loss_mask": [0, 1, 1, 0, 0]}, {"s-00000/000000#1": [5, 6, 7]}),
+        ({"labels": [5, 6, -100, 8, -100]}, {"s-00000/000000#1": [5, 6, 7]}),
+        ({"labels": [5, 6, 7, 8, 9], "loss_mask": [0, 0, 0, 1, 1]}, {"s-00000/000000#2": [8, 9]}),
+    ],
+)
+def test_where_a_row_is_cut_parts_without_loss_are_left_out(
+    marks: dict[str, Any], expected: dict[str, list[int]]
+) -> None:
+    found = cut({"input_ids": IDS, **marks}, 3)
+    assert {one["example_id"]: one["input_ids"] for one in found.examples.to_pylist()} == expected
+    assert found.rejected.num_rows == 0, "they count among bad rows, of which a run takes only some"
+
+
 def test_where_a_row_is_cut_labels_are_cut_with_it() -> None:
-    found = cut({"input_ids": IDS, "labels": [-100, -100, -100, 8, 9]}, 3)
-    (example,) = found.examples.to_pylist()
-    assert (example["input_ids"], example["labels"]) == ([8, 9], [8, 9])
-    assert "loss" in found.rejected["reason"].to_pylist()[0]
+    found = cut({"input_ids": IDS, "labels": [-100, 6, 7, -100, 9]}, 3)
+    assert found.examples["labels"].to_pylist() == [[-100, 6, 7], [-100, 9]]
 
 
-def test_tokens_that_a_mask_hides_are_refused_where_a_row_is_cut_too() -> None:
+def test_a_row_that_is_cut_and_has_no_loss_at_all_is_set_aside() -> None:
+    found = cut({"input_ids": IDS, "labels": [-100] * 5}, 3)
+    assert found.rejected["reason"].to_pylist() == ["no label carries loss: all are -100"] * 2
+
+
+def test_a_row_with_padding_in_front_is_refused_where_it_is_cut_too() -> None:
     found = cut({"input_ids": IDS, "attention_mask": [0, 1, 1, 1, 1]}, 2)
     assert found.rejected["reason"].to_pylist() == ["attention_mask hides tokens: store the row without padding"]
-    assert found.examples["input_ids"].to_pylist() == [[7, 8]]
+    assert found.examples.num_rows == 0
+
+
+@pytest.mark.parametrize("kind", [pa.bool_(), pa.int8(), pa.float32()])
+def test_masks_of_rows_that_are_cut_keep_their_type(tmp_path: Path, kind: pa.DataType) -> None:
+    rows = pa.table({"input_ids": [IDS], "attention_mask": pa.array([[1] * 4 + [0]]).cast(pa.list_(kind))})
+    pq.write_table(rows, tmp_path / "in.parquet")
+    source = Source(name="docs", path="in.parquet", tokens_per_example=2)
+    (piece,) = list_shards(source, tmp_path)
+    examples = sort_out(read_shard(source, piece, tmp_path), source.columns, piece.shard)
+    written = source_rows(source, piece, tmp_path, examples.shard_hash, [0, 1]).table()
+    assert written["attention_mask"].to_pylist() == [[1, 1], [1, 1]]
+    assert written.schema.field("attention_mask").type == pa.list_(kind)
 
 
 def test_rows_of_text_are_not_cut_by_tokens() -> None:
@@ -415,7 +447,7 @@ class TestInAProject:
         return output.getvalue()
 
     def test_the_doctor_counts_the_sequences(self, packed: TinyProject) -> None:
-        assert "its rows hold several sequences each, about 4 in all" in self.diagnosed(packed)
+        assert "its rows hold several examples each, about 4 in all" in self.diagnosed(packed)
 
     def test_the_doctor_counts_those_that_it_does_not_look_at_and_takes_no_beginning_for_the_whole(
         self, packed: TinyProject

@@ -237,8 +237,8 @@ def test_a_model_above_the_steps_and_folders_that_are_copies_of_them_are_no_furt
         ("checkpoint-20", 20),
     ]
     assert found.notes == [
-        "s3://lake/runs/8/best is checkpoint-3: their files are the same",
         "s3://lake/runs/8/final is checkpoint-20: their files are the same",
+        "s3://lake/runs/8/best is checkpoint-3: their files are the same",
     ]
     for name, content in saved_model.items():
         number = b"20" if name == "model.safetensors" else b""

@@ -68,19 +68,21 @@ class Datatrove(FileReader):
         return [uri for uri in uris if uri not in marked]
 
     def cut(self, path: Path, state: str, rows_per_slice: int, limits: ReadLimits) -> Iterator[FileSlice]:
-        """Yield the slices of one file."""
-        return slices_of(_count(path, state, limits), rows_per_slice)
+        """Yield the slices of one file, and of each the furthest end before it."""
+        total, furthest = _ends_before(path, state, rows_per_slice, limits)
+        return slices_of(total, rows_per_slice, furthest)
 
     def rows(self, path: Path, piece: ShardSlice, limits: ReadLimits) -> RawShard:
         """Return the documents of one slice."""
         rows: list[tuple[int, dict[str, object]]] = []
         malformed: list[MalformedRow] = []
-        n_tokens = furthest = 0
+        n_tokens, furthest = 0, piece.byte_offset
         with _opened(path) as store:
             for row, (begin, end) in enumerate(pairwise(store.ends(piece.offset, piece.rows))):
                 number = piece.offset + row
                 # Behind an end that is wrong, so is where the next document begins.
-                is_sound, furthest = furthest <= begin <= end <= store.n_tokens, max(furthest, begin, end)
+                is_sound = furthest <= begin <= end <= store.n_tokens
+                furthest = max(furthest, end if end <= store.n_tokens else 0)
                 if not is_sound:
                     reason = (
                         f"document {number}: tokens {begin:,} to {end:,} of {store.n_tokens:,}, or of others behind one"
@@ -124,11 +126,16 @@ class _Store:
 
 
 @lru_cache(maxsize=4096)
-def _count(path: Path, state: str, limits: ReadLimits) -> int:
+def _ends_before(path: Path, state: str, rows_per_slice: int, limits: ReadLimits) -> tuple[int, tuple[int, ...]]:
+    """Return the number of documents, and the furthest end of those before each slice; ends beyond the file are none."""
     del state  # part of the cache's key only
+    furthest = [0]
     with _opened(path) as store:
         refuse_many(path, store.n_documents, 0, limits)
-        return store.n_documents
+        for first in range(0, store.n_documents, rows_per_slice):
+            ends = store.ends(first, min(rows_per_slice, store.n_documents - first))
+            furthest.append(max([furthest[-1], *(end for end in ends if end <= store.n_tokens)]))
+        return store.n_documents, tuple(furthest)
 
 
 @contextmanager

@@ -144,3 +144,22 @@ def test_a_document_that_ends_before_it_begins_is_set_aside(tmp_path: Path) -> N
         # It would begin among those of the first.
         "document 2: tokens 1 to 6 of 6, or of others behind one",
     ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from([1, 2, 3, 5, 6, 999]), max_size=6), st.integers(1, 7))
+def test_which_documents_are_sound_does_not_depend_on_the_size_of_shards(
+    tmp_path_factory: pytest.TempPathFactory, wrong: list[int], rows_per_shard: int
+) -> None:
+    folder = tmp_path_factory.mktemp("store")
+    index = b"".join(end.to_bytes(8, "little") for end in (*wrong, 6))
+    stored(folder, {**datatrove_files("a.ds", DOCUMENTS), "a.ds.index": index})
+
+    def documents(rows: int) -> dict[str, list[int]]:
+        of = source(rows)
+        shards = [read_shard(of, piece, folder) for piece in list_shards(of, folder)]
+        return {values["document"]: values["input_ids"] for raw in shards for _, values in raw.rows}
+
+    whole = documents(7)
+    assert documents(rows_per_shard) == whole
+    assert sum(map(len, whole.values())) <= 6, "no token is of two documents"
