@@ -12,7 +12,7 @@ from functools import partial
 
 from lorif_assets.data.chats.conversations import LOSS_MARKS, Conversation, Message, is_trained
 from lorif_assets.data.chats.spoken_content import kinds_left_out, spoken
-from lorif_assets.data.chats.template_worker import answers_apart, n_workers
+from lorif_assets.data.chats.template_worker import Answer, answers_apart, n_workers
 from lorif_assets.data.chats.templates import ChatTemplate, Span
 from lorif_assets.data.chats.tool_arguments import fitting_arguments
 from lorif_assets.data.chats.turns import ChatTurns
@@ -51,8 +51,12 @@ def rendered_apart(
     some = [conversations[first : first + at_once] for first in range(0, len(conversations), max(at_once, 1))]
     # Threads wait for the processes.
     with ThreadPoolExecutor(n_workers(), "render") as threads:
-        found = threads.map(partial(_some_apart, template=template, control_tokens=control_tokens), some)
-        return [rendering for renderings in found for rendering in renderings]
+        asked = threads.map(partial(_some_apart, template=template, control_tokens=control_tokens), some)
+        try:
+            return [rendering for renderings in asked for rendering in renderings]
+        except BaseException:
+            threads.shutdown(cancel_futures=True)
+            raise
 
 
 def _some_apart(
@@ -62,16 +66,17 @@ def _some_apart(
     fields = [conversation.fields() for conversation in conversations]
     found: list[Rendering | UnusableRowError] = []
     while left := fields[len(found) :]:
-        try:
-            answers = answers_apart(template.owner, template.source, {**question, "conversations": left}, len(left))
-        except OverrunError as error:
-            found.append(UnusableRowError(template.overrun(error)))
-        else:
-            found += [
-                UnusableRowError(answer["unusable"]) if "unusable" in answer else Rendering(**answer)
-                for answer in answers
-            ]
+        asked = {**question, "conversations": left}
+        found += [
+            _told(answer, template) for answer in answers_apart(template.owner, template.source, asked, len(left))
+        ]
     return found
+
+
+def _told(answer: Answer, template: ChatTemplate) -> Rendering | UnusableRowError:
+    if isinstance(answer, OverrunError):
+        return UnusableRowError(template.overrun(answer))
+    return UnusableRowError(answer["unusable"]) if "unusable" in answer else Rendering(**answer)
 
 
 def rendered(messages: Sequence[Message], template: ChatTemplate, control_tokens: frozenset[str]) -> Rendering:

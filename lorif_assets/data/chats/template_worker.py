@@ -24,6 +24,9 @@ MOST_OVERRUNS = 3
 """Conversations of one template that may end the process before the template is refused."""
 _MOST_WORKERS = 6
 
+Answer = dict[str, Any] | OverrunError
+"""What the program says, or how it was ended by the question."""
+
 
 class _Worker(LimitedProcess):
     program = Path(__file__).with_name("template_program.py")
@@ -32,17 +35,12 @@ class _Worker(LimitedProcess):
     def limits(self) -> Sequence[int]:
         return MEBIBYTES, SECONDS, LONGEST_TEXT
 
-    def answers(self, question: Mapping[str, Any], n_answers: int = 1) -> list[dict[str, Any]]:
-        """Return what the program says to a question, up to the answer that ends it.
-
-        Raises:
-            OverrunError: that is the first of them.
-        """
+    def answers(self, question: Mapping[str, Any], n_answers: int = 1) -> list[Answer]:
+        """Return what the program says to a question, up to and with how an answer has ended it."""
         with self._lock:
             found = self._asked(json.dumps(question, default=str).encode(), n_answers)
-            if not found:
-                raise OverrunError(self._end())
-            return list(map(json.loads, found))
+            ended = [OverrunError(self._end())] if len(found) < n_answers else []
+            return [*map(json.loads, found), *ended]
 
 
 class _Workers:
@@ -58,8 +56,8 @@ class _Workers:
         for _ in range(n_workers()):
             self._idle.put(_Worker())
 
-    def answers(self, owner: str, source: str, question: Mapping[str, Any], n_answers: int = 1) -> list[dict[str, Any]]:
-        """Return what a process says to a question, up to the answer that ends it.
+    def answers(self, owner: str, source: str, question: Mapping[str, Any], n_answers: int = 1) -> list[Answer]:
+        """Return what a process says to a question, up to and with how an answer has ended it.
 
         Args:
             owner: whose template it is, for messages.
@@ -68,8 +66,7 @@ class _Workers:
             n_answers: as many as it has.
 
         Raises:
-            OverrunError: the first answer has ended the process.
-            CheckpointError: the template has done so too often.
+            CheckpointError: the template has ended a process too often.
         """
         if self._overruns[source] >= MOST_OVERRUNS:
             raise CheckpointError(
@@ -79,12 +76,11 @@ class _Workers:
             )
         worker = self._idle.get()
         try:
-            return worker.answers(question, n_answers)
-        except OverrunError:
-            self._overruns[source] += 1
-            raise
+            answers = worker.answers(question, n_answers)
         finally:
             self._idle.put(worker)
+        self._overruns[source] += sum(isinstance(answer, OverrunError) for answer in answers)
+        return answers
 
 
 def n_workers() -> int:
@@ -96,6 +92,6 @@ _workers = _Workers()
 os.register_at_fork(after_in_child=_workers.forget)
 
 
-def answers_apart(owner: str, source: str, question: Mapping[str, Any], n_answers: int = 1) -> list[dict[str, Any]]:
+def answers_apart(owner: str, source: str, question: Mapping[str, Any], n_answers: int = 1) -> list[Answer]:
     """As `_Workers.answers`, by the processes of this one."""
     return _workers.answers(owner, source, question, n_answers)

@@ -109,10 +109,10 @@ class ChatTemplate:
         return answer["text"], [(start, end) for start, end in answer["spans"]]
 
     def _apart(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        try:
-            return answers_apart(self.owner, self.source, request)[0]
-        except OverrunError as error:
-            raise UnusableRowError(self.overrun(error)) from error
+        (answer,) = answers_apart(self.owner, self.source, request)
+        if isinstance(answer, OverrunError):
+            raise UnusableRowError(self.overrun(answer)) from answer
+        return answer
 
     def overrun(self, error: OverrunError) -> str:
         """Return in words that the template has ended its process."""

@@ -51,7 +51,9 @@ def template(source: str) -> ChatTemplate:
 
 
 def text(worker: template_worker._Worker) -> str:
-    return str(worker.answers({"messages": CHAT, "chat_template": PLAIN})[0]["text"])
+    (answer,) = worker.answers({"messages": CHAT, "chat_template": PLAIN})
+    assert isinstance(answer, dict)
+    return str(answer["text"])
 
 
 @pytest.fixture
