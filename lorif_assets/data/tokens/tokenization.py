@@ -221,7 +221,10 @@ def _usable(encoded: _Encoded, vocab_size: int) -> LabelledTokens:
 
 def _no_target(length: int, max_length: int, rule: TruncationRule) -> str:
     if length > max_length:
-        return f"no target token left in the {max_length} of {length} tokens that are kept by the rule {rule}"
+        return (
+            f"no target token left in the {max_length} of {length} tokens that are kept by the rule {rule}: raise "
+            "recipe.max_length, or set another recipe.truncation"
+        )
     return f"no target token: of {length} tokens, none after the first carries loss"
 
 

@@ -167,7 +167,8 @@ class TestRowsSetAside:
         row = {"input_ids": [1, 2, 3, 4], "labels": [1, NO_LOSS, NO_LOSS, 4]}
         shard = tokenized(row, max_length=2)
         assert shard.rejected["reason"].to_pylist() == [
-            "no target token left in the 2 of 4 tokens that are kept by the rule keep_start"
+            "no target token left in the 2 of 4 tokens that are kept by the rule keep_start: raise recipe.max_length, or set "
+            "another recipe.truncation"
         ]
         assert only(tokenized(row, max_length=4)).labels.tolist() == row["labels"]
 
