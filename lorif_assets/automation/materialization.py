@@ -107,7 +107,13 @@ def _updates(
     if not discovered.checkpoints:
         raise CheckpointError(_missing_checkpoint_reason(project.checkpoints))
     fail_dead_runs(instance)
-    errors = [f"{what}: {reason}" for what, reason in discovered.faults.items()]
+    errors = []
+    for what, reason in discovered.faults.items():
+        if asked.checkpoints and what.startswith("checkpoint "):
+            # Nobody asks for that one, or it is refused by its name.
+            announce(f"{what} is left out: {reason}")
+        else:
+            errors.append(f"{what}: {reason}")
     waits = Waits(project.settings)
     for asset in selection:
         # A new view: it has to include what was computed for the last asset.

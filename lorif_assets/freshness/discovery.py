@@ -9,6 +9,7 @@ from lorif_assets.data.shards import survey
 from lorif_assets.errors import SettingsError
 from lorif_assets.evaluation.retraining.subset_names import subsets
 from lorif_assets.freshness.incomplete import LookedCheckpoints, look_at_checkpoints
+from lorif_assets.hub.snapshots import asked_once
 from lorif_assets.lake.attribution_tables import CHECKPOINTS
 from lorif_assets.models.files.checkpoint_files import CheckpointFiles
 from lorif_assets.project import Project
@@ -43,6 +44,7 @@ class Discovered:
         return tuple(checkpoint.name for checkpoint in self.checkpoint_files)
 
 
+@asked_once()
 def discover(project: Project) -> Discovered:
     """Look at the sources, the checkpoint directory and the query files; nothing large is read.
 

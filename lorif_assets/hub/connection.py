@@ -17,6 +17,8 @@ PATIENCE_SECONDS = 15.0
 OFFLINE = "offline mode forbids to ask the hub (HF_HUB_OFFLINE)"
 _PAUSE_SECONDS = 30.0
 """How long an endpoint that did not answer is left alone, so that a look at several names waits once."""
+_SLOW_SECONDS = 1.0
+"""What it costs to be refused, or to find no address, before that is taken for silence."""
 _TRUE = {"1", "ON", "YES", "TRUE"}
 
 _Answer = TypeVar("_Answer")
@@ -75,6 +77,7 @@ def asked(name: HubName, question: Callable[[], _Answer], *, is_download: bool =
     silent_for = time.monotonic() - _silent_since.get(address, float("-inf"))
     if silent_for < _PAUSE_SECONDS:
         raise UnreachableError(f"{shown_endpoint()} did not answer {silent_for:.0f} seconds ago")
+    began = time.monotonic()
     try:
         return question() if is_download else _in_time(question)
     except HfHubHTTPError as error:
@@ -85,7 +88,8 @@ def asked(name: HubName, question: Callable[[], _Answer], *, is_download: bool =
         cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ else error
         if isinstance(cause, HfHubHTTPError):
             raise _refusal(name, cause) from error
-        if isinstance(cause, TimeoutError) or "Timeout" in type(cause).__name__:
+        is_slow = not is_download and time.monotonic() - began > _SLOW_SECONDS
+        if is_slow or isinstance(cause, TimeoutError) or "Timeout" in type(cause).__name__:
             _silent_since[address] = time.monotonic()
         reason = _without_password(str(cause)) or type(cause).__name__
         raise UnreachableError(f"{shown_endpoint()} cannot be reached ({reason})") from error

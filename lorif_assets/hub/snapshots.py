@@ -2,7 +2,9 @@
 
 import logging
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
@@ -25,6 +27,7 @@ from lorif_assets.hub.names import HubName
 _LOG = logging.getLogger(__name__)
 # Said once in a process, and again after the hub has answered in the meantime.
 _reported: set[HubName] = set()
+_answers: "ContextVar[dict[tuple[str, str, HubName], Snapshot | HubError] | None]" = ContextVar("answers", default=None)
 
 
 @dataclass(frozen=True)
@@ -162,8 +165,21 @@ class Snapshot:
         return [path for path in paths if not (self.folder / path).is_file()]
 
 
+@contextmanager
+def asked_once() -> Iterator[None]:
+    """Have each name stand for one commit within this: the hub is asked for it once, however many adapters name it."""
+    if _answers.get() is not None:
+        yield
+        return
+    before = _answers.set({})
+    try:
+        yield
+    finally:
+        _answers.reset(before)
+
+
 def snapshot_of(name: HubName) -> Snapshot:
-    """Return a repository at the commit that its name stands for now.
+    """Return a repository at the commit that its name stands for now, or did where `asked_once` began.
 
     Nothing is asked for a name with a commit. Where the hub cannot be reached, or in offline mode, a branch or tag stands for
     the commit at which it was seen last.
@@ -172,6 +188,22 @@ def snapshot_of(name: HubName) -> Snapshot:
         HubError: the repository or the revision does not exist or must not be read, or the hub cannot be reached and the
             cache does not know the revision.
     """
+    answers = _answers.get()
+    if answers is None:
+        return _asked_for(name)
+    key = (endpoint(), cache(), name)
+    if key not in answers:
+        try:
+            answers[key] = _asked_for(name)
+        except HubError as error:
+            answers[key] = error
+    answer = answers[key]
+    if isinstance(answer, HubError):
+        raise answer
+    return answer
+
+
+def _asked_for(name: HubName) -> Snapshot:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RevisionResolutionError
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lorif_assets.config.limits import CheckpointLimits
 from lorif_assets.errors import CheckpointError
+from lorif_assets.hub.snapshots import asked_once
 from lorif_assets.lake.partition_names import partition_name, partition_names
 from lorif_assets.models.device_map import spread_over
 from lorif_assets.models.devices import DeviceGroup
@@ -99,6 +100,7 @@ class Checkpoints:
         """Return the checkpoints in order of step, then name, as `look` finds them."""
         return self.look().checkpoints
 
+    @asked_once()
     def complete(self) -> Sequence[CheckpointFiles]:
         """Return the checkpoints that could be loaded now, in order; none where there is no checkpoint directory."""
         try:
@@ -106,6 +108,7 @@ class Checkpoints:
         except CheckpointError:
             return []
 
+    @asked_once()
     def newest_complete(self) -> CheckpointFiles | None:
         """Return the last checkpoint that could be loaded now, if there is one; what describes it is at its path.
 
@@ -117,6 +120,7 @@ class Checkpoints:
             found.check_description()
         return found
 
+    @asked_once()
     def look(self) -> Found:
         """Return the checkpoints in order, each adapter's base model as step 0 before it, and what was passed over.
 

@@ -1,10 +1,17 @@
 """A Trainer's checkpoints: made known to the project as they are saved, and attributed by a process of its own."""
 
+import atexit
+import copy
 import json
 import logging
+import pickle
 import re
+import shutil
+import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -293,3 +300,146 @@ def test_the_process_that_attributes_takes_no_part_in_the_training(root: Path, m
 def test_a_settings_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="there is no settings file"):
         lorif_assets.TrainerCallback(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"query_sets": "first"}, r'`query_sets` is a list of names, or "all": write \[\'first\'\]'),
+        ({"devices": "cpu"}, r"`devices` is a list of names: write \['cpu'\]"),
+        ({"devices": ["gpu7"]}, "names 'gpu7', which is not a device"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(root: Path, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        lorif_assets.TrainerCallback(root, **given)
+
+
+def test_a_query_set_that_is_not_there_is_refused_before_the_training(root: Path) -> None:
+    with pytest.raises(SettingsError, match="there is no query set 'frist'; found first, second"):
+        trainer(root, lorif_assets.TrainerCallback(root, query_sets=["frist"])).train()
+    assert not (root / "out/checkpoint-1").exists()
+
+
+def test_a_trainer_of_a_project_of_registered_models_is_refused(root: Path) -> None:
+    settings = (root / "lorif.toml").read_text().replace('path = "out"', 'registered_model = "tiny"')
+    settings = settings.replace('uri = "none"', f'uri = "sqlite:///{root / "mlflow.db"}"')
+    (root / "lorif.toml").write_text(settings)
+    with pytest.raises(SettingsError, match=r"are those of `checkpoints.registered_model`: set `checkpoints.path` to"):
+        trainer(root, lorif_assets.TrainerCallback(root)).train()
+
+
+@pytest.mark.parametrize("broken", ["home", "program", "base model"])
+def test_what_fails_when_a_training_begins_again_or_ends_is_told_and_stops_neither(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str
+) -> None:
+    trainer(root, lorif_assets.TrainerCallback(root)).train()
+    _that_writes_its_arguments(root, monkeypatch)
+    if broken == "home":
+        shutil.rmtree(root / "dagster_home")
+        (root / "dagster_home").write_text("a file")
+    elif broken == "program":
+        (root / "attributes").unlink()
+    else:
+        settings = (root / "lorif.toml").read_text().replace('path = "out"', 'path = "out"\nbase_model = "gone"')
+        (root / "lorif.toml").write_text(settings)
+    callback = lorif_assets.TrainerCallback(root, query_sets=["first"], wait=True)
+    with caplog.at_level(logging.WARNING):
+        trainer(root, callback, steps=3).train(resume_from_checkpoint=True)
+    assert (root / "out/checkpoint-3/model.safetensors").is_file()
+    assert "could not be" in caplog.text
+
+
+def test_what_failed_has_one_more_turn(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = _that_writes_its_arguments(root, monkeypatch)
+    with (root / "attributes").open("a") as script:
+        script.write("exit 2\n")
+    trainer(root, lorif_assets.TrainerCallback(root, query_sets="all", wait=True)).train()
+    asked = [name for name in told.read_text().split() if name.startswith("checkpoint-")]
+    assert Counter(asked) == {"checkpoint-1": 2, "checkpoint-2": 2}
+
+
+def test_a_failure_is_told_where_a_checkpoint_is_removed_meanwhile(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _that_writes_its_arguments(root, monkeypatch)
+    with (root / "attributes").open("a") as script:
+        script.write(f'case "$*" in *checkpoint-1*) rm -r {root / "out/checkpoint-1"};; esac\nexit 2\n')
+    callback = lorif_assets.TrainerCallback(root, query_sets="all", wait=True)
+    with caplog.at_level(logging.WARNING):
+        trainer(root, callback, steps=1).train()
+    assert (
+        "the process that attributed checkpoint-1 ended with the exit code 2, and checkpoint-1 was meanwhile removed; see "
+        f"{callback.log_file}"
+    ) in caplog.text
+
+
+def test_a_resumed_training_asks_for_nothing_that_it_will_write_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer(root, lorif_assets.TrainerCallback(root), steps=3).train()
+    told = _that_writes_its_arguments(root, monkeypatch)
+    callback = lorif_assets.TrainerCallback(root, query_sets=["first"])
+    one = trainer(root, callback, steps=3)
+    callback.on_train_begin(one.args, TrainerState(global_step=2), one.control)
+    callback._start()
+    (process,) = callback._processes
+    process.wait()
+    assert told.read_text().strip().endswith("--checkpoint checkpoint-1 --checkpoint checkpoint-2 --query-set first")
+
+
+def test_a_checkpoint_that_a_trainer_saved_without_a_word_as_it_ended_is_taken_up(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer(root, lorif_assets.TrainerCallback(root)).train()
+    told = _that_writes_its_arguments(root, monkeypatch)
+    callback = lorif_assets.TrainerCallback(root, query_sets=["first"], wait=True)
+    one = trainer(root, callback)
+    callback.on_train_end(one.args, TrainerState(global_step=2), one.control)
+    assert "--checkpoint checkpoint-2" in told.read_text()
+
+
+def test_a_checkpoint_in_shards_is_told_with_what_joins_them(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    callback = lorif_assets.TrainerCallback(root)
+    (root / "out/checkpoint-2/pytorch_model_fsdp_0").mkdir(parents=True)
+    (root / "out/checkpoint-2/pytorch_model_fsdp_0/__0_0.distcp").write_bytes(b"x")
+    one = trainer(root, callback)
+    with caplog.at_level(logging.WARNING):
+        callback.on_save(one.args, TrainerState(global_step=2), one.control)
+    assert "accelerate merge-weights" in caplog.text
+
+
+def test_a_callback_can_be_copied_while_a_process_attributes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _that_writes_its_arguments(root, monkeypatch)
+    callback = lorif_assets.TrainerCallback(root, query_sets="all")
+    trainer(root, callback).train()
+    callback._processes = callback._processes or {subprocess.Popen(["true"]): ["checkpoint-1"]}
+    assert copy.deepcopy(callback)._processes == {}
+    assert pickle.loads(pickle.dumps(callback))._processes == {}
+
+
+def test_the_process_that_attributes_has_all_threads_where_torchrun_gave_the_training_one(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    callback = lorif_assets.TrainerCallback(root)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert callback._environment()["OMP_NUM_THREADS"] == "1"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert "OMP_NUM_THREADS" not in callback._environment()
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert callback._environment()["OMP_NUM_THREADS"] == "4"
+
+
+def test_where_several_processes_train_the_first_waits_when_it_ends_and_not_before(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _that_writes_its_arguments(root, monkeypatch)
+    at_exit: list[Any] = []
+    monkeypatch.setattr(atexit, "register", at_exit.append)
+    callback = lorif_assets.TrainerCallback(root, query_sets="all", wait=True)
+    one = trainer(root, callback)
+    one.train()
+    assert callback._wait_for_all not in at_exit
+    monkeypatch.setattr(TrainingArguments, "world_size", 2)
+    callback.on_train_end(one.args, TrainerState(global_step=2), one.control)
+    assert callback._wait_for_all in at_exit

@@ -20,6 +20,7 @@ from lorif_assets.config.sources import Source
 from lorif_assets.data.shards import list_shards, read_shard
 from lorif_assets.errors import LorifError
 from lorif_assets.freshness.discovery import discover
+from lorif_assets.freshness.view import Asked
 from lorif_assets.lake.data_tables import REJECTED, TRAINING_EXAMPLES
 from resources import dagster_resources
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
@@ -168,3 +169,18 @@ def test_a_text_file_that_may_not_be_read_is_set_aside_alone(tmp_path: Path, mon
     assert "b.txt cannot be read: Permission denied" in raw.malformed[0].reason
     # With the permission, it is another version: the shard is read again.
     assert piece.version != before.version
+
+
+def test_a_damaged_checkpoint_that_nobody_asked_for_is_told_and_fails_nothing(private_project: TinyProject) -> None:
+    damaged = private_project.root / "checkpoints" / CHECKPOINTS[0] / "model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    for file in (damaged.parent, *damaged.parent.iterdir()):
+        os.utime(file, (0, 0))
+    told: list[str] = []
+    asked = Asked((CHECKPOINTS[-1],))
+    list(bring_up_to_date(private_project.instance, ASSETS, private_project.opened, told.append, asked=asked))
+    assert any(f"checkpoint {CHECKPOINTS[0]} is left out: " in line for line in told)
+    with pytest.raises(LorifError, match=f"the checkpoint '{CHECKPOINTS[0]}' cannot be used"):
+        list(bring_up_to_date(private_project.instance, ASSETS, private_project.opened, asked=Asked((CHECKPOINTS[0],))))
+    with pytest.raises(LorifError, match=f"checkpoint {CHECKPOINTS[0]}: "):
+        list(bring_up_to_date(private_project.instance, ASSETS, private_project.opened))

@@ -407,6 +407,26 @@ def adapter_files(base: str) -> dict[str, bytes]:
     return {"adapter_config.json": json.dumps(config).encode(), "adapter_model.safetensors": empty}
 
 
+def test_the_hub_is_asked_for_the_base_model_of_many_adapters_once_in_a_look(
+    hub: HubStandIn, saved_model: Mapping[str, bytes], tmp_path: Path
+) -> None:
+    hub.model("org/tiny").commit(saved_model)
+
+    def n_requests(n_adapters: int) -> int:
+        for step in range(n_adapters):
+            folder = tmp_path / f"run/checkpoint-{step + 1}"
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, content in adapter_files("org/tiny").items():
+                (folder / name).write_bytes(content)
+        settings = Settings(checkpoints=CheckpointSettings(path="run"), base=tmp_path)
+        before = len(hub.requests)
+        assert len(Project.of(settings).checkpoints.complete()) == n_adapters + 1
+        return len(hub.requests) - before
+
+    # The first look downloads what describes it.
+    assert n_requests(1) >= n_requests(2) == n_requests(8) <= 2
+
+
 def test_an_adapter_on_the_hub_is_a_checkpoint_and_its_base_model_on_the_hub_is_step_0(
     hub: HubStandIn, saved_model: Mapping[str, bytes]
 ) -> None:
