@@ -89,6 +89,9 @@ def json_value(value: Any) -> Any:
 
 
 def _json_value(value: Any, levels: int) -> Any:
+    # Most values are these, and to find that they are no mapping takes as long as all the rest.
+    if value is None or isinstance(value, str | int):
+        return value
     if not levels and isinstance(value, Mapping | list | tuple):
         raise NestedTooDeepError
     match value:
@@ -102,7 +105,7 @@ def _json_value(value: Any, levels: int) -> Any:
             return f"<{len(value)} bytes>"
         case date() | time():  # datetime is a date
             return value.isoformat()
-    return value if isinstance(value, bool | int | float | str | None) else str(value)
+    return value if isinstance(value, float) else str(value)
 
 
 def without_nulls(value: Any) -> Any:
@@ -111,6 +114,8 @@ def without_nulls(value: Any) -> Any:
     Arrow gives each object of a list the fields of all others, as null: they are not the object's own.
     """
     match value:
+        case str():
+            return value
         case Mapping():
             return {name: without_nulls(inner) for name, inner in value.items() if inner is not None}
         case list():
