@@ -30,8 +30,10 @@ from lorif_assets.freshness.evaluation import models_left
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.evaluation_tables import EVALUATION_FIGURES, EVALUATION_REPORTS, METHOD_COSTS, SELECTION_LOSSES
 from lorif_assets.lake.lake import Lake
+from lorif_assets.pages.addresses import evaluation_address
 from lorif_assets.pages.evaluation.measurements import selected
 from lorif_assets.pages.number_format import counted
+from lorif_assets.pages.stored_reports import place_of_page
 from lorif_assets.pages.terminal_console import TerminalConsole
 from lorif_assets.project import Project
 
@@ -193,5 +195,6 @@ def _show_selections(project: Project, console: Console) -> None:
 
 def _show_pages(lake: Lake, console: Console) -> None:
     """Print where the evaluation pages are, each on a line that can be copied."""
-    for uri in sorted(lake.read(EVALUATION_REPORTS, ["uri"])["uri"]):
-        console.print(Text(uri), soft_wrap=True)
+    rows = lake.read(EVALUATION_REPORTS, ["checkpoint", "query_set"])
+    for address in sorted(evaluation_address(*row) for row in rows.iter_rows()):
+        console.print(Text(place_of_page(lake, address)), soft_wrap=True)

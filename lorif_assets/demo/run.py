@@ -33,9 +33,11 @@ from lorif_assets.demo.queries import (
 )
 from lorif_assets.demo.relevance import bm25_top, topic_precision
 from lorif_assets.demo.training import Architecture, DemoModelConfig, train
-from lorif_assets.lake.attribution_tables import QUERY_SCORES, REPORTS
+from lorif_assets.lake.attribution_tables import QUERY_SCORES
 from lorif_assets.lake.data_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
+from lorif_assets.pages.addresses import report_address
 from lorif_assets.pages.number_format import counted
+from lorif_assets.pages.stored_reports import place_of_page
 from lorif_assets.pages.terminal import print_influences
 from lorif_assets.project import Project
 
@@ -247,8 +249,7 @@ def _show(project: Project, corpus: Corpus, paths: DemoPaths, console: Console) 
         "same thing. Influence says which ones changed the model."
     )
     console.print()
-    reports = lake.read(REPORTS, checkpoint=checkpoint, query_set=QUERY_SET)
-    console.print(f"report     {reports['uri'][0]}", soft_wrap=True)
+    console.print(f"report     {place_of_page(lake, report_address(checkpoint, QUERY_SET))}", soft_wrap=True)
     console.print(f"tables     {lake.root} (Delta Lake)", soft_wrap=True)
     console.print(
         f"tracking   mlflow ui --backend-store-uri {masked_address(project.tracking.uri or 'none')}", soft_wrap=True

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lorif_assets.errors import MismatchError
 from lorif_assets.lake.attribution_tables import REPORTS
+from lorif_assets.lake.lake import Lake
 from lorif_assets.pages.addresses import report_address
 from lorif_assets.project import Project
 
@@ -26,7 +27,10 @@ def newest_reports(project: Project, checkpoint: str | None, query_set: str | No
         MismatchError: there is none.
     """
     rows = project.lake.read(REPORTS, ["checkpoint", "query_set"]).unique().sort("checkpoint", "query_set")
-    stored = [StoredReport(name, asked, _where(project, name, asked)) for name, asked in rows.iter_rows()]
+    stored = [
+        StoredReport(name, asked, place_of_page(project.lake, report_address(name, asked)))
+        for name, asked in rows.iter_rows()
+    ]
     found = [one for one in stored if checkpoint in {None, one.checkpoint} and query_set in {None, one.query_set}]
     if not found:
         there = ", ".join(f"{one.checkpoint} {one.query_set}" for one in stored) or "none at all"
@@ -40,9 +44,9 @@ def newest_reports(project: Project, checkpoint: str | None, query_set: str | No
     return sorted((one for one in found if one.checkpoint == newest), key=_written, reverse=True)
 
 
-def _where(project: Project, checkpoint: str, query_set: str) -> str:
-    # Not what the table says: a project may have been moved.
-    return f"{project.lake.root.rstrip('/')}/{report_address(checkpoint, query_set)}"
+def place_of_page(lake: Lake, address: str) -> str:
+    """Return where a page is, by its address: tables say where it was written, before a project may have been moved."""
+    return f"{lake.root.rstrip('/')}/{address}"
 
 
 def _written(report: StoredReport) -> float:

@@ -95,17 +95,22 @@ def _json_value(value: Any, levels: int) -> Any:
     if not levels and isinstance(value, Mapping | list | tuple):
         raise NestedTooDeepError
     match value:
-        case float() if not math.isfinite(value):
-            return None
+        case float():
+            return value if math.isfinite(value) else None
         case Mapping():
             return {str(name): _json_value(inner, levels - 1) for name, inner in value.items()}
         case list() | tuple():
             return [_json_value(inner, levels - 1) for inner in value]
+    return _text_of(value)
+
+
+def _text_of(value: Any) -> str:
+    match value:
         case bytes():
             return f"<{len(value)} bytes>"
         case date() | time():  # datetime is a date
             return value.isoformat()
-    return value if isinstance(value, float) else str(value)
+    return str(value)
 
 
 def without_nulls(value: Any) -> Any:

@@ -24,9 +24,10 @@ from lorif_assets.demo.real.tables import answers_list, retrieval_table
 from lorif_assets.demo.run import clear, forget, materialize
 from lorif_assets.errors import CheckpointError
 from lorif_assets.freshness.view import Freshness
-from lorif_assets.lake.attribution_tables import QUERY_SCORES, REPORTS
-from lorif_assets.lake.evaluation_tables import EVALUATION_REPORTS
+from lorif_assets.lake.attribution_tables import QUERY_SCORES
 from lorif_assets.models.files.gguf import check_gguf
+from lorif_assets.pages.addresses import evaluation_address, report_address
+from lorif_assets.pages.stored_reports import place_of_page
 from lorif_assets.pages.terminal import print_influences
 from lorif_assets.project import Project
 
@@ -165,9 +166,8 @@ def _show(demo: RealDemo, project: Project, console: Console) -> None:
     scores = lake.read(QUERY_SCORES, checkpoint=attributed[0], query_set=NAMED, query_id=asked.id)
     print_influences(console, with_passages(lake, scores.filter(pl.col("rank") <= _SHOWN)), _SHOWN)
     console.print()
-    for name, table in (("report", REPORTS), ("evaluation", EVALUATION_REPORTS)):
-        found = lake.read(table, checkpoint=last.name, query_set=NAMED)
-        console.print(f"{name:<10} {found['uri'][0]}", soft_wrap=True)
+    for name, address in (("report", report_address), ("evaluation", evaluation_address)):
+        console.print(f"{name:<10} {place_of_page(lake, address(last.name, NAMED))}", soft_wrap=True)
     console.print(f"tables     {lake.root} (Delta Lake)", soft_wrap=True)
     config = os.path.relpath(demo.settings)
     console.print(f"explore    lorif explore --config {config}", soft_wrap=True)
