@@ -279,9 +279,11 @@ class TrainerCallback(transformers.TrainerCallback):
         Where one of them was removed meanwhile, it may have ended by that, before it came to the others; else each has
         another turn.
         """
-        ended = [process for process in self._processes if process.poll() is not None]
-        failed = {process: names for process in ended if (names := self._processes.pop(process)) and process.returncode}
+        ended = {process: names for process, names in self._processes.items() if process.poll() is not None}
+        failed = {process: names for process, names in ended.items() if process.returncode}
+        # Where that fails, they are settled at the next look.
         there = {one.name for one in self._complete()} if failed else set()
+        self._processes = {process: names for process, names in self._processes.items() if process not in ended}
         for process, names in failed.items():
             gone = [name for name in names if name not in there]
             if gone:

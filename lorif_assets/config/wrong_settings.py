@@ -29,6 +29,9 @@ def explanation(error: ValidationError, origin: str, model: type[BaseModel]) -> 
     for problem in error.errors():
         place = tuple(part for part in problem["loc"] if not _is_kind(part))
         by_place.setdefault(place, []).append(problem)
+    # Of the kinds of value that a setting may have, the one that was meant is that which fails deepest in it.
+    deeper = {place[:n] for place in by_place for n in range(len(place))}
+    by_place = {place: found for place, found in by_place.items() if place not in deeper}
     lines = [
         f"  {'.'.join(map(str, place)) or 'settings'}: {_message(place, problems, model)}{_found(problems[0])}"
         for place, problems in by_place.items()
@@ -38,7 +41,7 @@ def explanation(error: ValidationError, origin: str, model: type[BaseModel]) -> 
 
 def _is_kind(part: int | str) -> bool:
     """Whether a part of a place is no setting, but one of the kinds of value that a setting may have."""
-    return isinstance(part, str) and (part in _KINDS or "[" in part)
+    return isinstance(part, str) and (part in _KINDS or part.startswith("constrained-") or "[" in part)
 
 
 def _message(place: Sequence[int | str], problems: Sequence[ErrorDetails], model: type[BaseModel]) -> str:
@@ -62,8 +65,11 @@ def _message(place: Sequence[int | str], problems: Sequence[ErrorDetails], model
 
 def _kind(name: str, message: str) -> str:
     """Return one of the kinds of value that a setting may have, in words; nothing for one that others say too."""
-    if name.startswith("literal"):
-        return message.removeprefix("Input should be ")
+    if name.startswith("constrained-"):
+        words = message.removeprefix("Input should be ")
+        return words.partition(",")[0] if words.startswith("a ") else f"a number {words}"
+    if not name.startswith(("tuple", "list")) and name not in _KINDS:
+        return message.removeprefix("Input should be ") if message.startswith("Input should be '") else ""
     if name.startswith(("tuple", "list")):
         return "a list"
     return _KINDS.get(name, "")

@@ -12,6 +12,7 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import ClassVar
@@ -42,6 +43,8 @@ class LimitedProcess(ABC):
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
+        self._status = 0
+        self._is_interrupted = False
 
     @abstractmethod
     def limits(self) -> Sequence[int]:
@@ -59,7 +62,7 @@ class LimitedProcess(ABC):
             return answers
         except BaseException:
             # The answer that is on its way would be taken for the next one.
-            self._end()
+            self._end(patience=0.0)
             raise
         return answers
 
@@ -97,16 +100,26 @@ class LimitedProcess(ABC):
             raise RuntimeError(f"the process that {self.purpose} does not start: it {how}") from error
         return self._connection
 
-    def _end(self) -> str:
-        """End the process, and return in words how it ended if it did by itself."""
+    def interrupt(self) -> None:
+        """End the process under whoever waits for its answer."""
+        self._is_interrupted = True
+        if (process := self._process) is not None:
+            process.kill()
+
+    def _end(self, patience: float = 1.0) -> str:
+        """End the process, and return in words how it ended if it did by itself, for which it has some seconds."""
         process, connection = self._process, self._connection
         self._process = self._connection = None
         if connection is not None:
             connection.close()
         if process is None:
             return "was not there"
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
         process.kill()
-        status = process.wait()
+        status = self._status = process.wait()
+        if status == -signal.SIGVTALRM:
+            return "took too long for all that was asked of it"
         if status == -signal.SIGPROF:
             return f"took more than {self.limits()[1]} seconds of the processor"
         return (

@@ -41,7 +41,8 @@ class TypedRows:
             SourceError: as it says.
         """
         raise SourceError(
-            f"source '{self.source}' has types that JSON has not: name an output that ends in .parquet, or a folder"
+            f"rows of source '{self.source}' have the types of Parquet, and are written as Parquet alone: name an output that "
+            "ends in .parquet, or a folder"
         )
 
     def with_weights(self, column: str, weights: Float64[np.ndarray, " n"]) -> "TypedRows":

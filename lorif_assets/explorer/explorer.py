@@ -1,10 +1,7 @@
 """The explorer itself: each question, answered from the tables or by the warm model. Pages, JSON and MCP are its faces."""
 
-import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from threading import Thread
 from typing import Any, Self
 
 import polars as pl
@@ -18,6 +15,7 @@ from lorif_assets.config.settings import existing_settings_file
 from lorif_assets.data.passages import Part
 from lorif_assets.errors import NotStoredError
 from lorif_assets.explorer.answers import Answers, Computed, Progressed, member_line
+from lorif_assets.explorer.latest_checks import LatestChecks
 from lorif_assets.explorer.notices import Notices
 from lorif_assets.explorer.places import Places
 from lorif_assets.explorer.query_files import QueryFiles
@@ -52,12 +50,13 @@ from lorif_assets.influences.lengths import by_length
 from lorif_assets.influences.listing import InfluenceList, influence_list
 from lorif_assets.influences.movement import movement
 from lorif_assets.influences.ranked import Ranked, Side, ranked_answer, ranked_query
-from lorif_assets.influences.trust import CheckOutcome, Trust
+from lorif_assets.influences.trust import Trust
 from lorif_assets.lake.attribution_tables import TOKEN_SCORES
 from lorif_assets.lake.remembered_rows import RememberingLake
 from lorif_assets.pages.token_colours import PairTokens, pair_tokens
 
-_LOG = logging.getLogger(__name__)
+# What the page about trust waits for what the checks said last.
+_PATIENCE_SECONDS = 2.0
 
 
 class Explorer:
@@ -94,9 +93,8 @@ class Explorer:
         self.places = Places(lake, self.query_files)
         self.selecting = Selecting(self.places, answers, SelectionFolder(selections))
         self.notices = Notices(lake, recipe, settings, self.query_files)
-        self._checks: Sequence[CheckOutcome] = ()
+        self._checks = LatestChecks(dagster_home)
         self._verdicts = Verdicts(lake, recipe)
-        self._dagster_home = dagster_home
 
     @classmethod
     def open(cls, dagster_home: Path | None = None, config: Path | None = None, selections: Path | None = None) -> Self:
@@ -123,8 +121,7 @@ class Explorer:
     def warm(self) -> None:
         """Load the newest checkpoint, and what the checks said last, in the background."""
         self.answers.warm()
-        if self._dagster_home is not None:
-            Thread(target=self._read_checks, args=(self._dagster_home,), daemon=True).start()
+        self._checks.outcomes()
 
     def overview(self, question: OverviewQuestion | None = None) -> Overview:
         """Tell which checkpoints have scores, and of which query sets."""
@@ -269,7 +266,7 @@ class Explorer:
             NotStoredError: there are no such scores.
         """
         checkpoint, query_set = self.places.of(question)
-        return self._verdicts.verdict(checkpoint, query_set, self._checks)
+        return self._verdicts.verdict(checkpoint, query_set, self._checks.outcomes(_PATIENCE_SECONDS))
 
     def trust_at_once(self, question: TrustQuestion) -> Trust | None:
         """Return what `trust` does, or None where that takes longer than a page should; it is then found for the next page.
@@ -278,7 +275,7 @@ class Explorer:
             NotStoredError: there are no such scores.
         """
         checkpoint, query_set = self.places.of(question)
-        return self._verdicts.verdict_at_once(checkpoint, query_set, self._checks)
+        return self._verdicts.verdict_at_once(checkpoint, query_set, self._checks.outcomes())
 
     def ask(self, question: AskedQuestion) -> Progressed:
         """Have a question computed by the warm model, unless it was already, and tell how far it is.
@@ -380,14 +377,6 @@ class Explorer:
             if isinstance(question, WorkQuestion)
             else asked
         )
-
-    def _read_checks(self, dagster_home: Path) -> None:
-        from lorif_assets.checks.latest_results import latest_results
-
-        try:
-            self._checks = latest_results(dagster_home)
-        except Exception as error:
-            _LOG.warning("What the checks said last cannot be read from %s: %s", dagster_home, error)
 
 
 def _objective(computed: Computed) -> dict[str, Any]:

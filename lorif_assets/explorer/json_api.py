@@ -1,5 +1,6 @@
 """The JSON API: a path for each question, its schema, and lists as files."""
 
+import json
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any
@@ -73,6 +74,10 @@ async def _body(request: Request) -> Mapping[str, Any]:
         raise SettingsError(f"the parameters are no JSON: {error}") from error
     if not isinstance(given, Mapping):
         raise SettingsError(f"the parameters are a JSON object, found a {type(given).__name__}")
+    try:
+        json.dumps(given, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise SettingsError("the parameters have half of a surrogate pair, which no text has") from error
     return given
 
 

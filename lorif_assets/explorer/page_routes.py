@@ -1,6 +1,7 @@
 """The explorer's pages: each address is a question, and all of what is shown is in the address."""
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ from lorif_assets.explorer.selection_pages import marked_page, selection_page
 from lorif_assets.explorer.selections import writing_command
 from lorif_assets.explorer.spans import MarkedSpan, marked_span
 from lorif_assets.influences.catalogue import ScoredQuery
+from lorif_assets.influences.listing import MOST_VALUES
 from lorif_assets.influences.ranked import Side
 from lorif_assets.pages.explorer.page import render
 from lorif_assets.pages.passages import MOST_CHARACTERS
@@ -103,12 +105,6 @@ def _query(explorer: Explorer, question: InfluencesQuestion, path: str) -> str:
     resolved, frame, query = _resolved(explorer, question, path)
     found = {side: explorer.influences(resolved.model_copy(update={"side": side})) for side in Side}
     lists = {side.value: one.listed for side, one in found.items()}
-    columns: dict[str, dict[str, int]] = {}
-    for listed in lists.values():
-        for column, values in listed.metadata.items():
-            counts = columns.setdefault(column, {})
-            for value, n in values:
-                counts[value] = counts.get(value, 0) + n
     return render(
         "query",
         {
@@ -120,7 +116,7 @@ def _query(explorer: Explorer, question: InfluencesQuestion, path: str) -> str:
             "selectable": _selectable(resolved, query),
             "part_fields": hidden(resolved, leaving_out={"span", "every", "offset", "text", "where", "method"}),
             "methods": [] if question.is_computed else explorer.methods(frame.checkpoint, frame.query_set),
-            "columns": {column: list(counts.items()) for column, counts in columns.items() if len(counts) > 1},
+            "columns": _columns([listed.metadata for listed in lists.values()], resolved.filter.metadata),
             "kept": hidden(resolved, leaving_out=_FILTERS),
             "selecting": _selecting(resolved),
             "lengths": found[Side.PROPONENTS].lengths,
@@ -129,9 +125,31 @@ def _query(explorer: Explorer, question: InfluencesQuestion, path: str) -> str:
     )
 
 
+def _columns(
+    sides: Sequence[Mapping[str, Sequence[tuple[str, int]]]], chosen: Sequence[tuple[str, str]]
+) -> dict[str, list[tuple[str, int | None]]]:
+    """The values to choose from in each column of metadata, and how many examples of either side have them.
+
+    That is not known where a side has more values than are counted. What is chosen is among them whatever it is.
+    """
+    columns: dict[str, list[tuple[str, int | None]]] = {}
+    for column in dict.fromkeys(column for side in sides for column in side):
+        counts: Counter[str] = Counter()
+        for side in sides:
+            counts.update(dict(side.get(column, ())))
+        is_cut = any(len(side.get(column, ())) >= MOST_VALUES for side in sides)
+        if len(counts) > 1:
+            columns[column] = [(value, None if is_cut else n) for value, n in counts.most_common()]
+    for column, value in chosen:
+        offered = columns.setdefault(column, [])
+        if value not in dict(offered):
+            offered.append((value, None))
+    return columns
+
+
 def _selecting(question: InfluencesQuestion) -> str | None:
     """The command that writes the training data that a stored query's ranking leads with; None of another ranking."""
-    if question.query is None or question.query_set is None or question.method != MethodName.LORIF:
+    if question.query is None or question.query_set is None or question.method != MethodName.LORIF or question.span:
         return None
     leading = SelectionQuestion(query=question.query, ranking=question.ranking)
     return writing_command(leading.wanted(question.checkpoint or "", question.query_set))

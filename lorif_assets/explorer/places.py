@@ -3,7 +3,12 @@
 from lorif_assets.errors import NotStoredError
 from lorif_assets.explorer.query_files import QueryFiles
 from lorif_assets.explorer.questions import CheckpointQuestion, QuerySetQuestion
-from lorif_assets.influences.catalogue import ScoredCheckpoint, scored_checkpoints, scored_queries
+from lorif_assets.influences.catalogue import (
+    ScoredCheckpoint,
+    has_scored_queries,
+    scored_checkpoints,
+    scored_queries,
+)
 from lorif_assets.lake.lake import Lake
 
 
@@ -28,7 +33,9 @@ class Places:
         if question.query_set is not None:
             return at.name, question.query_set
         lost = self._query_files.lost(at.query_sets)
-        return at.name, next((one for one in at.query_sets if one not in lost), at.query_sets[0])
+        kept = [one for one in at.query_sets if one not in lost] or [*at.query_sets]
+        # Of a query file that changed, the queries are perhaps not scored yet.
+        return at.name, next((one for one in kept if has_scored_queries(self._lake, at.name, one)), kept[0])
 
     def checkpoint(self, question: CheckpointQuestion) -> ScoredCheckpoint:
         """Return the checkpoint that a question is about, with the names of its query sets.

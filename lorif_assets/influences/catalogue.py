@@ -89,6 +89,12 @@ def scored_checkpoints(lake: Lake) -> list[ScoredCheckpoint]:
     return sorted(found, key=lambda one: (-1 if one.step is None else one.step, one.name))
 
 
+def has_scored_queries(lake: Lake, checkpoint: str, query_set: str) -> bool:
+    """Whether any query that a set has now is scored at a checkpoint."""
+    scored = lake.read(QUERY_SUMMARIES, ["query_id"], checkpoint=checkpoint, query_set=query_set)["query_id"]
+    return not {*scored}.isdisjoint(lake.read(QUERY_EXAMPLES, ["query_id"], query_set=query_set)["query_id"])
+
+
 def scored_queries(lake: Lake, checkpoint: str, query_set: str) -> list[ScoredQuery]:
     """Return the queries of a set that are scored at a checkpoint, in the order of their file.
 
@@ -102,7 +108,7 @@ def scored_queries(lake: Lake, checkpoint: str, query_set: str) -> list[ScoredQu
             f"{one.name} has scores of {' and '.join(map(repr, one.query_sets))}" for one in scored_checkpoints(lake)
         )
         raise NotStoredError(
-            f"the lake has no scores of queries of the set {query_set!r} at the checkpoint {checkpoint!r}; "
+            f"the lake has no scores of the queries that the set {query_set!r} has now at the checkpoint {checkpoint!r}; "
             f"{there or 'it has none'}. Name one of these, or materialize `query_scores`"
         )
     return [

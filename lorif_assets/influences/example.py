@@ -72,12 +72,16 @@ def example(lake: Lake, shard: str, example_id: str, most_moved: int, checkpoint
         checkpoint: whose scores count; default: those of all.
 
     Raises:
-        NotStoredError: it is not in the training data, or not any more.
+        NotStoredError: it is not in the training data, or not any more; or there are no scores of the checkpoint.
     """
     found = lake.read(TRAINING_EXAMPLES, shard=shard, example_id=example_id)
     if found.is_empty():
         raise NotStoredError(
             f"the training data have no example {example_id!r} in the shard {shard!r}: it was withdrawn, or never there"
+        )
+    if checkpoint is not None and checkpoint not in (scored := [one.name for one in scored_checkpoints(lake)]):
+        raise NotStoredError(
+            f"no scores are stored of a checkpoint {checkpoint!r}; there are those of {', '.join(scored) or 'none'}"
         )
     (row,) = found.head(1).to_dicts()
     moved = _moved(lake, shard, example_id, checkpoint)

@@ -17,7 +17,8 @@ from lorif_assets.lake.lake import Lake
 MOST_READ = 20_000
 """Examples of a side whose texts are read to filter them."""
 _MOST_FOLDED = 300
-_MOST_VALUES = 50
+MOST_VALUES = 50
+"""Of a column of metadata, the commonest, that a list counts."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def influence_list(
         is_complete=ranked.is_complete,
         largest=ranked.largest,
         distribution=ranked.distribution,
-        metadata={column: tuple(found[:_MOST_VALUES]) for column, found in values.items()},
+        metadata={column: tuple(found[:MOST_VALUES]) for column, found in values.items()},
     )
 
 

@@ -51,7 +51,9 @@ class Ranked:
     @property
     def is_complete(self) -> bool:
         """Whether every example that was scored is listed."""
-        return bool((self.rows["side"] == EVERY).any()) or self.rows["example_id"].n_unique() >= self.n_examples
+        return bool((self.rows["side"] == EVERY).any()) or (
+            self.rows.select("shard", "example_id").n_unique() >= self.n_examples
+        )
 
     def side(self, side: Side) -> pl.DataFrame:
         """Return the rows of one side, ranked from 1: of its end of the ranking, those that speak for it, or against it.

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from lorif_assets.config.secrets import kept_secret, logged_in, secrets_in
 from lorif_assets.machine_locks import MachineLock
@@ -47,7 +47,7 @@ _SHORT_WAITS: Final = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
 # Of databases, where the address says none.
-_DATABASE_PORTS: Final = {"postgresql": 5432, "postgres": 5432, "mysql": 3306, "mssql": 1433}
+_DATABASE_PORTS: Final = {"postgresql": 5432, "postgres": 5432, "mysql": 3306}
 _AWAY_CODES: Final = frozenset({502, 503, 504})
 _REFUSED: Final = ".refused"
 _DATABASES: Final = frozenset({"postgresql", "mysql", "mssql"})
@@ -351,7 +351,10 @@ def _reason_for_silence(uri: str) -> str:
         # Several servers in one address, of which the driver takes the one that answers.
         return ""
     is_server = place.scheme in {"http", "https"}
-    if not is_server and not (place.hostname and port):
+    # A driver may be told another host behind the address, or go to a socket of this machine.
+    is_elsewhere = "host" in parse_qs(place.query) or place.hostname in {None, "localhost"}
+    is_database = place.scheme.partition("+")[0] in _DATABASE_PORTS and port is not None and not is_elsewhere
+    if not is_server and not is_database:
         return ""
     if time.monotonic() - _silent_since.get(uri, -_AWAY_SECONDS) < _AWAY_SECONDS:
         return "it did not answer a moment ago"

@@ -174,6 +174,11 @@ def test_an_unknown_setting_is_told_what_there_is(toml: Path, content: str, mess
         ("[active]\ncheckpoints = 3", "active.checkpoints: expected 'auto', 'newest' or 'all' or a list (found 3)"),
         ("[lake.storage_options]\nKEY = 5", 'lake.storage_options.KEY: expected { env = "NAME" } or text'),
         ("[recipe]\nrank = [1]", "recipe.rank: Input should be a valid integer"),
+        (
+            "[recipe]\nmax_width = 0",
+            "recipe.max_width: expected a number greater than or equal to 1 or 'auto' (found 0)",
+        ),
+        ('[devices]\ndevices = ["cpu", 1]', "devices.devices.1: Input should be a valid string (found 1)"),
     ],
 )
 def test_a_value_of_another_kind_is_told_which_kinds_there_are(toml: Path, content: str, line: str) -> None:

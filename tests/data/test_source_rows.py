@@ -124,7 +124,7 @@ def test_an_object_without_fields_is_refused_by_parquet_with_what_to_do(tmp_path
 
 def test_types_that_json_does_not_have_are_not_written_as_json_lines(tmp_path):
     pq.write_table(TYPED, tmp_path / "in.parquet")
-    with pytest.raises(SourceError, match="has types that JSON has not"):
+    with pytest.raises(SourceError, match="have the types of Parquet, and are written as Parquet alone"):
         written(source(tmp_path / "in.parquet", id="id", text="text"), tmp_path, "out.jsonl")
 
 

@@ -15,6 +15,7 @@ from lorif_assets.explorer import verdicts
 from lorif_assets.explorer.answers import Answers
 from lorif_assets.explorer.explorer import Explorer
 from lorif_assets.explorer.faces import FACES
+from lorif_assets.explorer.latest_checks import LatestChecks
 from lorif_assets.explorer.questions import TrustQuestion
 from lorif_assets.influences.trust import Standing, trust
 from lorif_assets.lake.remembered_rows import RememberingLake
@@ -79,11 +80,20 @@ def test_a_verdict_is_found_once_and_again_when_what_it_rests_on_changes(tmp_pat
     assert explorer.trust(TrustQuestion()).standing is Standing.GOOD
 
 
+def test_what_checks_say_is_read_again_while_the_explorer_runs(monkeypatch, tmp_path):
+    said = iter([["before"], ["now"]])
+    monkeypatch.setattr("lorif_assets.checks.latest_results.latest_results", lambda home: next(said))
+    monkeypatch.setattr("lorif_assets.explorer.latest_checks._KEPT_SECONDS", 0.0)
+    checks = LatestChecks(tmp_path)
+    assert [checks.outcomes(60), checks.outcomes(60)] == [["before"], ["now"]]
+    assert LatestChecks(None).outcomes() == ()
+
+
 def test_soon_after_the_start_the_model_is_loaded_and_the_checks_are_read(explorer, project, monkeypatch, tmp_path):
     loaded, read = Event(), Event()
     monkeypatch.setattr(project, "load", loaded.set, raising=False)
     monkeypatch.setattr("lorif_assets.checks.latest_results.latest_results", lambda home: read.set() or [])
-    monkeypatch.setattr(explorer, "_dagster_home", tmp_path)
+    monkeypatch.setattr(explorer, "_checks", LatestChecks(tmp_path))
     explorer.warm()
     assert loaded.wait(60)
     assert read.wait(60)

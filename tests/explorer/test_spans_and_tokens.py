@@ -118,7 +118,7 @@ def test_stored_tokens_are_shown_at_once_and_those_of_other_scores_are_not(tmp_p
     assert (found["stored_score"], found["example"]) == (1.5, [{"text": "fox", "score": 2.0}])
     assert client.get("/api/tokens", params={**question, "example": "plain"}).status_code == 404
     page = client.get("/tokens", params={**question, "example": "fox"}).text
-    assert "the stored one is 1.5" in page
+    assert "it is 1.5" in page
     assert project.lines == []
 
 

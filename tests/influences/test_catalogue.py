@@ -48,7 +48,7 @@ def test_what_is_not_stored_is_refused_with_what_is(lake):
 def test_a_query_set_whose_queries_were_withdrawn_is_refused(tmp_path):
     lake = stored_influences(tmp_path)
     lake.replace(QUERY_EXAMPLES, {"query_set": SET}, QUERY_EXAMPLES.columns.empty_table())
-    with pytest.raises(NotStoredError, match="no scores of queries of the set"):
+    with pytest.raises(NotStoredError, match="no scores of the queries that the set"):
         scored_queries(lake, LATE, SET)
 
 

@@ -246,7 +246,7 @@ def test_scores_of_what_a_shard_held_before_select_nothing(private_project):
         ({"top": 3, "ranking": "bm25"}, "one of plain, relative, hybrid"),
         ({"top": 3, "query_sets": {QUERY_SET: 0.0}}, "the weight of every query is 0"),
         ({"top": 3, "query_sets": {QUERY_SET: float("nan")}}, "'q0' of 'questions' would have the weight nan"),
-        ({"top": 3, "query_sets": "others"}, "no scores of queries of the set 'others'"),
+        ({"top": 3, "query_sets": "others"}, "no scores of the queries that the set 'others' has now"),
     ],
 )
 def test_what_cannot_be_selected_is_refused_with_what_can(opened, arguments, expected):

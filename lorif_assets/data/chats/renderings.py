@@ -6,13 +6,14 @@ shows nothing; what else a rendering leaves out is noticed.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
+from threading import Event
 
 from lorif_assets.data.chats.conversations import LOSS_MARKS, Conversation, Message, is_trained
 from lorif_assets.data.chats.spoken_content import kinds_left_out, spoken
-from lorif_assets.data.chats.template_worker import Answer, answers_apart, n_workers
+from lorif_assets.data.chats.template_worker import Answer, answers_apart, interrupt, n_workers
 from lorif_assets.data.chats.templates import ChatTemplate, Span
 from lorif_assets.data.chats.tool_arguments import fitting_arguments
 from lorif_assets.data.chats.turns import ChatTurns
@@ -28,6 +29,7 @@ DROPPED = "the chat template leaves out all that a message of the assistant says
 
 # Conversations in one question to a process, at most.
 _AT_ONCE = 8
+_WAIT_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -51,22 +53,39 @@ def rendered_apart(
     some = [conversations[first : first + at_once] for first in range(0, len(conversations), max(at_once, 1))]
     # Threads wait for the processes.
     with ThreadPoolExecutor(n_workers(), "render") as threads:
-        asked = threads.map(partial(_some_apart, template=template, control_tokens=control_tokens), some)
+        stopped = Event()
+        ask = partial(_some_apart, template=template, control_tokens=control_tokens, stopped=stopped)
+        asked = [threads.submit(ask, conversations) for conversations in some]
         try:
-            return [rendering for renderings in asked for rendering in renderings]
-        except BaseException:
-            threads.shutdown(cancel_futures=True)
+            _wait(asked)
+            return [rendering for renderings in asked for rendering in renderings.result()]
+        except BaseException as error:
+            stopped.set()
+            threads.shutdown(wait=False, cancel_futures=True)
+            if not isinstance(error, Exception):
+                # Who interrupts does not wait for what is being rendered.
+                interrupt()
             raise
 
 
+def _wait(asked: Sequence["Future[list[Rendering | UnusableRowError]]"]) -> None:
+    """Wait for all, or for the first that fails."""
+    pending = {*asked}
+    while pending:
+        # With the handlers that some libraries set, an interrupt ends no wait that has no end itself.
+        done, pending = wait(pending, _WAIT_SECONDS, FIRST_EXCEPTION)
+        for one in done:
+            one.result()
+
+
 def _some_apart(
-    conversations: Sequence[Conversation], template: ChatTemplate, control_tokens: frozenset[str]
+    conversations: Sequence[Conversation], template: ChatTemplate, control_tokens: frozenset[str], stopped: Event
 ) -> list[Rendering | UnusableRowError]:
     question = {"template": template.description, "control_tokens": sorted(control_tokens)}
     fields = [conversation.fields() for conversation in conversations]
     found: list[Rendering | UnusableRowError] = []
-    while left := fields[len(found) :]:
-        asked = {**question, "conversations": left}
+    while (left := fields[len(found) :]) and not stopped.is_set():
+        asked = {"batch": {**question, "conversations": left}}
         found += [
             _told(answer, template) for answer in answers_apart(template.owner, template.source, asked, len(left))
         ]

@@ -26,6 +26,8 @@ from lorif_assets.data.chats.templates import ChatTemplate
 from lorif_assets.data.rows.unusable import UnusableRowError
 
 _LONGEST_REASON = 500
+# As long as a rendering may take, for all of a conversation; long ones are rendered some hundreds of times.
+_TIMES = 30
 
 
 def main() -> None:
@@ -53,17 +55,20 @@ def main() -> None:
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             question = json.loads(connection.recv_bytes())
-            answers = renderings(question, limited) if "conversations" in question else iter([limited(question)])
-            for answer in answers:
+            batch, request = question.get("batch"), question.get("request")
+            # What is told of a conversation from its renderings has a limit of its own.
+            signal.setitimer(signal.ITIMER_VIRTUAL, _TIMES * seconds)
+            for answer in iter([limited(request)]) if batch is None else renderings(batch, limited):
                 connection.send_bytes(json.dumps(answer).encode())
+                signal.setitimer(signal.ITIMER_VIRTUAL, _TIMES * seconds)
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 def answered(request: Mapping[str, Any], longest: int) -> dict[str, Any]:
     """Return the text of some messages with the spans that the template marks, or the error that it raises."""
     random.seed(0)
-    messages, how = request["messages"], {name: value for name, value in request.items() if name != "messages"}
     try:
-        (text,), spans = render_jinja_template(**how, conversations=[messages])
+        (text,), spans = render_jinja_template(**{**request["arguments"], "conversations": [request["messages"]]})
     # A template is a program of the checkpoint's: what it raises depends on the row, and concerns no other row.
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)

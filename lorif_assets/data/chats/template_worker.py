@@ -5,10 +5,12 @@ Jinja's sandbox keeps a template from files and from Python's insides, not from 
 
 import json
 import os
+import signal
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from queue import LifoQueue
+from threading import Lock
 from typing import Any
 
 from lorif_assets.data.limited_process import LimitedProcess, OverrunError
@@ -36,11 +38,19 @@ class _Worker(LimitedProcess):
         return MEBIBYTES, SECONDS, LONGEST_TEXT
 
     def answers(self, question: Mapping[str, Any], n_answers: int = 1) -> list[Answer]:
-        """Return what the program says to a question, up to and with how an answer has ended it."""
+        """Return what the program says to a question, up to and with how an answer has ended it; some if it was killed."""
         with self._lock:
-            found = self._asked(json.dumps(question, default=str).encode(), n_answers)
-            ended = [OverrunError(self._end())] if len(found) < n_answers else []
-            return [*map(json.loads, found), *ended]
+            asked = json.dumps(question, default=str).encode()
+            found, ended = self._answered(asked, n_answers)
+            if ended and self._status == -signal.SIGKILL and not self._is_interrupted:
+                # Somebody else has ended it, perhaps for memory that the machine lacked: what is left is asked once more.
+                found, ended = (found, None) if found else self._answered(asked, n_answers)
+            return [*map(json.loads, found), *([OverrunError(ended)] if ended else [])]
+
+    def _answered(self, asked: bytes, n_answers: int) -> tuple[list[bytes], str | None]:
+        self._is_interrupted = False
+        found = self._asked(asked, n_answers)
+        return found, self._end() if len(found) < n_answers else None
 
 
 class _Workers:
@@ -52,9 +62,16 @@ class _Workers:
     def forget(self) -> None:
         """Begin as new, as a process that was forked has to."""
         self._overruns: Counter[str] = Counter()
+        self._counting = Lock()
         self._idle: LifoQueue[_Worker] = LifoQueue()
-        for _ in range(n_workers()):
-            self._idle.put(_Worker())
+        self._all = [_Worker() for _ in range(n_workers())]
+        for worker in self._all:
+            self._idle.put(worker)
+
+    def interrupt(self) -> None:
+        """End what is being rendered."""
+        for worker in self._all:
+            worker.interrupt()
 
     def answers(self, owner: str, source: str, question: Mapping[str, Any], n_answers: int = 1) -> list[Answer]:
         """Return what a process says to a question, up to and with how an answer has ended it.
@@ -79,7 +96,8 @@ class _Workers:
             answers = worker.answers(question, n_answers)
         finally:
             self._idle.put(worker)
-        self._overruns[source] += sum(isinstance(answer, OverrunError) for answer in answers)
+        with self._counting:
+            self._overruns[source] += sum(isinstance(answer, OverrunError) for answer in answers)
         return answers
 
 
@@ -90,6 +108,11 @@ def n_workers() -> int:
 
 _workers = _Workers()
 os.register_at_fork(after_in_child=_workers.forget)
+
+
+def interrupt() -> None:
+    """End what processes of this one render: whoever waits for it gets an `OverrunError`."""
+    _workers.interrupt()
 
 
 def answers_apart(owner: str, source: str, question: Mapping[str, Any], n_answers: int = 1) -> list[Answer]:

@@ -94,22 +94,23 @@ class ChatTemplate:
         return self._rendered(messages, return_assistant_tokens_mask=True)
 
     def _rendered(self, messages: Sequence[Message], **how: bool) -> tuple[str, list[Span]]:
-        request = {
+        arguments = {
             **self.special_tokens,
             **self.arguments,
             **how,
-            "messages": list(map(_in_parts, messages) if self.takes_parts else messages),
             "tools": list(self.tools) or None,
             "chat_template": self._whole_source,
             "date_pieces": self.pieces_of_date,
         }
+        shown = list(map(_in_parts, messages) if self.takes_parts else messages)
+        request = {"messages": shown, "arguments": arguments}
         answer = self.render(request) if self.render else self._apart(request)
         if "text" not in answer:
             raise UnusableRowError(self._reason(answer))
         return answer["text"], [(start, end) for start, end in answer["spans"]]
 
     def _apart(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        (answer,) = answers_apart(self.owner, self.source, request)
+        (answer,) = answers_apart(self.owner, self.source, {"request": request})
         if isinstance(answer, OverrunError):
             raise UnusableRowError(self.overrun(answer)) from answer
         return answer

@@ -25,12 +25,12 @@ _FINAL = re.compile(
 )
 _CLOCK = r"(?:[01]\d|2[0-3])[-_.:]?[0-5]\d(?:[-_.:]?\d\d(?:\.\d+)?)?(?:z|[-+]\d\d:?\d\d)?"
 _DAY = r"(?:0[1-9]|[12]\d|3[01])"
-_DATE = re.compile(
-    rf"(?<![a-z0-9])(?:(?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\1{_DAY}(?:[-_. t]?{_CLOCK})?"
-    # As wandb, TensorBoard and people shorten it.
-    rf"|\d\d(?:0[1-9]|1[0-2]){_DAY}[-_. t]{_CLOCK}"
-    rf"|(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[-_ ]?{_DAY}(?:[-_. t]{_CLOCK})?)(?![a-z0-9])",
-    re.IGNORECASE | re.ASCII,
+_WHOLE_DAY = rf"(?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\1{_DAY}"
+_SHORT_DAY = rf"(?:\d\d(?:0[1-9]|1[0-2])|(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[-_ ]?){_DAY}"
+# What is a time in one name is no step in the others of its form, and what is none there is none in any.
+_DATES = tuple(
+    re.compile(rf"(?<![a-z0-9])(?:{date})(?![a-z0-9])", re.IGNORECASE | re.ASCII)
+    for date in (rf"{_WHOLE_DAY}[-_. t]?{_CLOCK}", rf"{_SHORT_DAY}[-_. t]{_CLOCK}", _WHOLE_DAY)
 )
 # What a model of a step is called that is there once more in another form.
 _OTHER_FORM = re.compile(
@@ -74,10 +74,13 @@ def step_in_name(name: str, siblings: Collection[str] = ()) -> int | None:
     numbered = [other for other in others if not says_final(other) and _NUMBERS.search(other)]
     if says_final(name) and not (epoch and all(map(_EPOCH.search, numbered))) and numbered:
         return None
-    if not epoch and not _follow_days([name, *others]):
-        return None
-    name, siblings = _DATE.sub("", name), [_DATE.sub("", other) for other in siblings]
     alike = [other for other in siblings if _form(other) == _form(name)]
+    dates = next((dates for dates in _DATES if all(map(dates.search, [name, *alike]))), None)
+    if dates is not None:
+        if not epoch and not _follow_days([name, *alike], dates):
+            return None
+        name, alike = dates.sub("", name), [dates.sub("", other) for other in alike]
+        siblings = [dates.sub("", other) for other in siblings]
     if epoch and any(_EPOCH.findall(other)[:1] != [epoch[1]] for other in alike):
         return _whole(epoch[1])
     numbers = [_NUMBERS.findall(other) for other in alike]
@@ -137,11 +140,10 @@ def _marked(name: str) -> int | None:
     return numbers[-1] if numbers else None
 
 
-def _follow_days(names: Collection[str]) -> bool:
+def _follow_days(names: Collection[str], dates: re.Pattern[str]) -> bool:
     """Whether the last numbers of names with dates grow with these; those that count within a day do not."""
-    days = {name: found[0] for name in names if (found := _DATE.search(name))}
-    numbers = {name: _NUMBERS.findall(_DATE.sub("", name))[-1:] for name in days}
-    dated = sorted((day, _whole(numbers[name][0]) or 0) for name, day in days.items() if numbers[name])
+    found = [(dates.search(name), _NUMBERS.findall(dates.sub("", name))[-1:]) for name in names]
+    dated = sorted((day[0], _whole(number[0]) or 0) for day, number in found if day and number)
     return all(earlier[1] < later[1] for earlier, later in pairwise(dated) if earlier[0] != later[0])
 
 

@@ -102,22 +102,22 @@ def in_training_order(
         (one for one in kept if one.step_is_named or (one.step is not None and not says_final(one.name))),
         key=lambda one: one.step or 0,
     )
+    last = top
+    if top is not None and top is not base:
+        # The model that was saved at the end is the best step, where training kept that.
+        equal = next((one for one in reversed(kept) if one is not base and top.has_weights_of(one)), None)
+        if equal and (equal.step is not None or says_final(equal.name)):
+            same[top.name] = f"the model in {top.address} itself is {equal.name}: their weights are the same"
+            last = None
+        elif equal:
+            same[equal.name] = f"{equal.address} is the model in {top.address} itself: their weights are the same"
+            kept.remove(equal)
     found = [
         _at_end(one, steps, notes) if says_final(one.name) and not one.step_is_named and one is not base else one
         for one in kept
     ]
-    if top is base and top is not None:
-        found.append(top)
-    elif top is not None:
-        # The model that was saved at the end is the best step, where training kept that.
-        equal = next((one for one in reversed(found) if one is not base and top.has_weights_of(one)), None)
-        if equal and equal.step is not None:
-            same[top.name] = f"the model in {top.address} itself is {equal.name}: their weights are the same"
-        else:
-            if equal:
-                same[equal.name] = f"{equal.address} is the model in {top.address} itself: their weights are the same"
-                found.remove(equal)
-            found.append(_at_end(top, steps, notes, is_above=True))
+    if last is not None:
+        found.append(last if last is base else _at_end(last, steps, notes))
     return TrainingOrder(found, [*same.values(), *notes], same)
 
 
@@ -172,11 +172,10 @@ def references_note(addresses: Sequence[str]) -> list[str]:
     ]
 
 
-def _at_end(model: Model, steps: Sequence[Model], notes: list[str], *, is_above: bool = False) -> Model:
+def _at_end(model: Model, steps: Sequence[Model], notes: list[str]) -> Model:
     """Return a model with the step after which it was saved: its own, that of the last, or the last before it was written.
 
-    Times tell where they follow the steps, and a step was written before it; those of a copy follow the names. `is_above`
-    says that the steps lie in its folder.
+    Times tell where they follow the steps, and a step was written before it; those of a copy seldom do.
     """
     if not steps or model.step is not None:
         return model.saved_at_end(model.step)
@@ -188,18 +187,11 @@ def _at_end(model: Model, steps: Sequence[Model], notes: list[str], *, is_above:
         return model.saved_at_end(last.step)
     before = [one for one, time in dated if time <= saved + _APART_SECONDS]
     if not before:
-        names = [*([] if is_above else [model.name]), *(one.name for one, _ in dated)]
-        if names == sorted(names):
-            notes.append(
-                f"{model.address} is taken for the last one, though all steps were written after it, as in a copy. If training "
-                "began with it, name it in `checkpoints.base_model`"
-            )
-            return model.saved_at_end(last.step)
         notes.append(
-            f"{model.address} is taken for what training began with: all steps were written after it. Name it in "
-            "`checkpoints.base_model` if so; else give it the name of a step"
+            f"{model.address} is taken for the last one, though all steps were written after it, as in a copy. If training "
+            "began with it, name it in `checkpoints.base_model`"
         )
-        return model.saved_at_end(None)
+        return model.saved_at_end(last.step)
     later = dated[len(before)][0]
     notes.append(
         f"{model.address} is taken for one after step {before[-1].step}: {later.name} was written later, as if training had "

@@ -1,6 +1,9 @@
 """A chat template is a program of a stranger's: it cannot run for ever, fill the memory, or look out of its sandbox."""
 
+import os
+import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,7 +54,7 @@ def template(source: str) -> ChatTemplate:
 
 
 def text(worker: template_worker._Worker) -> str:
-    (answer,) = worker.answers({"messages": CHAT, "chat_template": PLAIN})
+    (answer,) = worker.answers({"request": {"messages": CHAT, "arguments": {"chat_template": PLAIN}}})
     assert isinstance(answer, dict)
     return str(answer["text"])
 
@@ -185,3 +188,49 @@ def test_the_process_ends_with_the_one_that_started_it() -> None:
 def test_draws_are_the_same_every_time() -> None:
     drawn = template("{{ range(100000) | random }}")
     assert len({drawn.text(CHAT) for _ in range(3)}) == 1
+
+
+def test_a_process_that_somebody_ended_costs_no_conversation() -> None:
+    worker = template_worker._Worker()
+    text(worker)
+    assert worker._process
+    ender = threading.Timer(0.5, worker._process.kill)
+    ender.start()
+    slow = PLAIN + "{% for a in range(300) %}{% for b in range(3000) %}{% endfor %}{% endfor %}"
+    (answer,) = worker.answers({"request": {"messages": CHAT, "arguments": {"chat_template": slow}}})
+    ender.join()
+    assert isinstance(answer, dict)
+    worker._end(patience=0.0)
+
+
+@pytest.mark.parametrize(
+    "source", [LOOPS, PLAIN + "{% for a in range(3000) %}{% for b in range(999) %}{% endfor %}{% endfor %}"]
+)
+def test_who_interrupts_does_not_wait_for_what_is_being_rendered(source: str) -> None:
+    conversations = [Conversation(CHAT)] * 64
+    interrupt = threading.Timer(3, os.kill, (os.getpid(), signal.SIGINT))
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        rendered_apart(conversations, template(source), frozenset())
+    interrupt.join()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("render")]
+    assert template(PLAIN).text(CHAT) == TEXT
+
+
+def test_arguments_of_a_row_that_have_names_of_the_questions_are_no_others() -> None:
+    with_names = replace(template(PLAIN), arguments={"conversations": 3, "batch": 4, "request": 5})
+    assert with_names.text(CHAT) == TEXT
+    (found,) = rendered_apart([Conversation(CHAT, arguments={"conversations": 3})], template(PLAIN), frozenset())
+    assert isinstance(found, Rendering)
+    with pytest.raises(UnusableRowError, match="messages"):
+        replace(template(PLAIN), arguments={"messages": []}).text(CHAT)
+
+
+def test_a_turn_that_is_told_for_ever_sets_the_row_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_worker, "SECONDS", 1)
+    monkeypatch.setattr(template_worker, "_workers", template_worker._Workers())
+    footer = (
+        "{% for m in messages %}<head>{{ m.role }}{{ m.content }}<end>{% endfor %}<head>" + "{{ ' <head' * 300000 }}"
+    )
+    (found,) = rendered_apart([Conversation(CHAT)], template(footer), frozenset({"<end>", "<head>"}))
+    assert isinstance(found, UnusableRowError | Rendering)

@@ -433,34 +433,36 @@ def test_a_model_saved_at_the_end_comes_before_steps_that_were_written_long_afte
     assert names(look(run)) == [*STEPS, (at_the_end, 60)]
 
 
-@pytest.mark.parametrize("name", ["a-final", "."])
-def test_times_in_the_order_of_names_are_those_of_a_copy_and_say_nothing_of_a_model_saved_at_the_end(
-    run: Path, name: str
+@pytest.mark.parametrize("name", ["final", "a-final", "."])
+@pytest.mark.parametrize("steps", [(20, 40, 60), (500, 1000, 1500)])
+def test_a_model_saved_at_the_end_that_is_older_than_all_steps_is_the_last_and_it_is_said(
+    run: Path, name: str, steps: tuple[int, ...]
 ) -> None:
-    shutil.copytree(run / "checkpoint-60", run / name, dirs_exist_ok=True)
+    for old, new in zip((20, 40, 60), steps, strict=True):
+        (run / f"checkpoint-{old}").rename(run / f"checkpoint-{new}")
+    shutil.copytree(run / f"checkpoint-{steps[-1]}", run / name, dirs_exist_ok=True)
     change_weights(run / name, 75.0)
-    written(run, {name: -1, "checkpoint-20": 0, "checkpoint-40": 1, "checkpoint-60": 2})
+    written(run, {name: -1, **{f"checkpoint-{step}": n for n, step in enumerate(steps)}})
     found = look(run)
-    assert names(found) == [*STEPS, ((run / name).name, 60)]
+    assert names(found)[-1] == ((run / name).name, steps[-1])
     assert found.notes == [
         f"{run / name} is taken for the last one, though all steps were written after it, as in a copy. If training began with "
         "it, name it in `checkpoints.base_model`"
     ]
-
-
-def test_a_model_that_training_may_have_begun_with_comes_before_all_steps(run: Path) -> None:
-    shutil.copytree(run / "checkpoint-60", run / "sft-final")
-    change_weights(run / "sft-final", 75.0)
-    written(run, {"sft-final": -1, "checkpoint-20": 0, "checkpoint-40": 1, "checkpoint-60": 2})
-    found = look(run)
-    assert names(found) == [("sft-final", None), *STEPS]
-    assert found.notes == [
-        f"{run / 'sft-final'} is taken for what training began with: all steps were written after it. Name it in "
-        "`checkpoints.base_model` if so; else give it the name of a step"
-    ]
-    named = Checkpoints(path=str(run), base_model=str(run / "sft-final")).look()
-    assert (named.checkpoints[0].name, named.checkpoints[0].place) == ("sft-final", "base")
+    named = Checkpoints(path=str(run), base_model=str(run / name)).look()
+    assert named.checkpoints[0].place == "base"
     assert not named.notes
+
+
+def test_of_equal_models_at_the_end_one_is_taken_and_nothing_else_is_said_of_them(run: Path) -> None:
+    save_at_the_end(run, "checkpoint-60")
+    change_weights(run, 75.0)
+    shutil.copytree(run / "checkpoint-60", run / "final")
+    shutil.copyfile(run / "model.safetensors", run / "final/model.safetensors")
+    written(run, {".": 3, "final": -1, "checkpoint-20": 0, "checkpoint-40": 1, "checkpoint-60": 2})
+    found = look(run)
+    assert names(found) == [*STEPS, ("final", 60)]
+    assert [note for note in found.notes if str(run / "final") in note and "taken for" not in note] == []
 
 
 def test_times_that_do_not_follow_the_steps_say_nothing_of_a_model_saved_at_the_end(run: Path) -> None:
