@@ -301,3 +301,9 @@ def test_the_schema_describes_every_question_and_what_it_answers(client):
 
     known = {f"#/components/schemas/{name}" for name in schema["components"]["schemas"]}
     assert set(references(schema)) <= known
+
+
+def test_half_of_a_surrogate_pair_is_no_parameter(client):
+    sent = client.post("/api/ask", content='{"completion": "\\ud800"}', headers={"content-type": "application/json"})
+    assert sent.status_code == 400
+    assert "surrogate" in sent.json()["error"]["message"]

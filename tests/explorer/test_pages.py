@@ -16,6 +16,7 @@ from lorif_assets.data.content.query_objectives import effects
 from lorif_assets.explorer.answers import Answers
 from lorif_assets.explorer.application import application
 from lorif_assets.explorer.explorer import Explorer
+from lorif_assets.explorer.page_routes import _columns
 from lorif_assets.lake.attribution_tables import EXACT_SCORES
 from lorif_assets.lake.data_tables import QUERY_EXAMPLES
 from lorif_assets.lake.remembered_rows import RememberingLake
@@ -301,3 +302,38 @@ def test_the_values_of_a_contrast_are_no_losses_along_the_checkpoints(tmp_path):
     assert "Loss per token" not in page
     assert re.search(r"Difference of the losses</th><td[^>]*>6\.00</td><td[^>]*>6\.00</td>", page)
     assert [(one["loss"], one["loss_per_token"]) for one in found] == [(6.0, None)] * 2
+
+
+def test_a_page_behind_the_last_row_of_a_side_says_where_it_ends(client):
+    page = client.get("/query", params={"offset": 1000}).text
+    assert page.count("This side ends at row") == 2
+    assert "passes the filter" not in page
+
+
+def test_a_filter_that_is_active_is_shown_whatever_its_value(client):
+    page = client.get("/query", params={"where": "nocolumn=1"}).text
+    assert '<option value="nocolumn=1" selected>1</option>' in page
+
+
+@pytest.mark.parametrize(
+    ("sides", "columns"),
+    [
+        ([{"topic": [("a", 2), ("b", 1)]}, {"topic": [("b", 3)]}], {"topic": [("b", 4), ("a", 2)]}),
+        ([{"topic": [("a", 2)]}, {"topic": [("a", 1)]}], {}),
+        # Of a side whose values are cut, the others are not known.
+        (
+            [{"topic": [(str(n), 1) for n in range(50)]}, {"topic": [("0", 1)]}],
+            {"topic": [(str(n), None) for n in range(50)]},
+        ),
+    ],
+)
+def test_counts_of_values_are_those_of_both_sides(sides, columns):
+    assert _columns(sides, ()) == columns
+
+
+def test_an_example_at_a_checkpoint_without_scores_is_not_there(client):
+    assert client.get("/example", params={**EXAMPLE, "checkpoint": "nope"}).status_code == 404
+
+
+def test_the_overlap_is_said_to_be_that_of_proponents(client):
+    assert "Overlap of the proponents" in client.get("/movement", params={"side": "opponents"}).text

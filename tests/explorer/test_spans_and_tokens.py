@@ -67,6 +67,7 @@ def test_the_page_of_a_part_marks_it_and_leads_back_to_the_whole(client):
     asked(client, checkpoint=LATE, query_set=SET, query="q/1", span="3-6")
     page = client.get("/query", params={"checkpoint": LATE, "query_set": SET, "query": "q/1", "span": "3-6"}).text
     assert '<span class="said"> A <b class="part">fox</b>.</span>' in page
+    assert "lorif select" not in page, "it would select what leads another ranking"
     assert "All of it again" in page
 
 
