@@ -17,6 +17,7 @@ from lorif_assets.evaluation.methods.evaluated_scores import (
     scores_version,
     stored_method_versions,
 )
+from lorif_assets.evaluation.methods.libraries import require_libraries
 from lorif_assets.freshness.evaluation import stale_method_scores
 from lorif_assets.lake.evaluation_tables import EVALUATED_SCORES
 from lorif_assets.lake.lake import Lake
@@ -37,6 +38,7 @@ Versions = Mapping[str, Mapping[str, str]]
 )
 def method_scores(run: PartitionRun) -> Materializations:
     """The score of every pair of query and example by every method of the settings; stored scores are not recomputed."""
+    require_libraries(run.settings.evaluation)
     for name, query_sets in run.by_checkpoint().items():
         stored = run.stored(name)
         versions = {query_set: method_versions(run.project, stored.record, query_set) for query_set in query_sets}

@@ -21,6 +21,7 @@ from lorif_assets.cli.materialize import print_outlook
 from lorif_assets.config.methods import method_title
 from lorif_assets.errors import SettingsError
 from lorif_assets.evaluation.figures import DIFFERENCE, MEAN, shared_per_example
+from lorif_assets.evaluation.methods.libraries import require_libraries
 from lorif_assets.evaluation.query_sets import active_query_sets
 from lorif_assets.evaluation.retraining.external_truth import subset_truth
 from lorif_assets.evaluation.retraining.ranked_data import REMOVAL, SELECTION, Experiment
@@ -75,6 +76,7 @@ def run_evaluation(home: Path, console: Console, *, plan: bool, selection: bool)
         raise SettingsError(
             "there is nothing to select for: name query sets in `evaluation.selection_query_sets`, and a way to retrain"
         )
+    require_libraries(project.settings.evaluation)
     in_use = assets_in_use(project.settings)
     experiments = (SELECTION,) if selection else (REMOVAL, SELECTION)
     if plan:

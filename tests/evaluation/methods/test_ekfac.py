@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from lorif_assets.config.recipe import Recipe
 from lorif_assets.errors import SettingsError
 from lorif_assets.evaluation.methods.ekfac import ekfac_scores, with_plain_linear_layers
 from lorif_assets.evaluation.methods.inputs import MethodInputs
+from lorif_assets.evaluation.methods.libraries import require_libraries
 from lorif_assets.evaluation.methods.recipe_trials import try_recipes
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.progress import Progress
@@ -87,3 +89,21 @@ def test_scores_rank_examples_as_our_own_ekfac_at_full_rank_does(inputs, tiny_pr
         assert spearmanr(mine, theirs).statistic > 0.99
     assert found.bytes_per_example == 0
     assert found.query_seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "library"),
+    [
+        ({"methods": ("lorif", "ekfac")}, "kronfluence"),
+        ({"methods": ("lorif", "embeddings"), "text_encoder": "x"}, "sentence_transformers"),
+        ({"methods": ("lorif",), "removal_methods": ("ekfac",), "removal_query_sets": ("first",)}, "kronfluence"),
+    ],
+)
+def test_libraries_of_methods_are_looked_for_before_any_is_computed(
+    monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], library: str
+) -> None:
+    monkeypatch.setattr("lorif_assets.evaluation.methods.ekfac.find_spec", lambda name: None)
+    monkeypatch.setattr("lorif_assets.influcoder.extra.find_spec", lambda name: None)
+    with pytest.raises(SettingsError, match=library):
+        require_libraries(EvaluationSettings(**fields))
+    require_libraries(EvaluationSettings(methods=("lorif",), removal_methods=("ekfac",)))
