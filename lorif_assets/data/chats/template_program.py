@@ -26,17 +26,15 @@ from lorif_assets.data.chats.templates import ChatTemplate
 from lorif_assets.data.rows.unusable import UnusableRowError
 
 _LONGEST_REASON = 500
-# As long as a rendering may take, for all of a conversation; long ones are rendered some hundreds of times.
-_TIMES = 30
 
 
 def main() -> None:
     """Answer questions that come through the connection of this number, until it is closed.
 
     Arguments: the connection's file descriptor, MiB of memory beyond what the program itself takes, seconds of the
-    processor for one rendering, and characters of the longest text.
+    processor for one rendering, characters of the longest text, and seconds of the processor for all of a conversation.
     """
-    descriptor, mebibytes, seconds, longest = map(int, sys.argv[1:])
+    descriptor, mebibytes, seconds, longest, whole_seconds = map(int, sys.argv[1:])
     # An interrupt from the keyboard is the other side's, which closes the connection.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = Connection(descriptor)
@@ -57,10 +55,10 @@ def main() -> None:
             question = json.loads(connection.recv_bytes())
             batch, request = question.get("batch"), question.get("request")
             # What is told of a conversation from its renderings has a limit of its own.
-            signal.setitimer(signal.ITIMER_VIRTUAL, _TIMES * seconds)
+            signal.setitimer(signal.ITIMER_VIRTUAL, whole_seconds)
             for answer in iter([limited(request)]) if batch is None else renderings(batch, limited):
                 connection.send_bytes(json.dumps(answer).encode())
-                signal.setitimer(signal.ITIMER_VIRTUAL, _TIMES * seconds)
+                signal.setitimer(signal.ITIMER_VIRTUAL, whole_seconds)
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 

@@ -17,7 +17,9 @@ from lorif_assets.data.limited_process import LimitedProcess, OverrunError
 from lorif_assets.errors import CheckpointError
 
 SECONDS = 10
-"""Of the processor, for one conversation; usual ones take less than a thousandth."""
+"""Of the processor, for one rendering; usual ones take less than a thousandth."""
+WHOLE_SECONDS = 300
+"""For all of a conversation, of which a long one is rendered some hundreds of times."""
 MEBIBYTES = 1_024
 """Of memory, for one conversation."""
 LONGEST_TEXT = 1 << 24
@@ -35,7 +37,7 @@ class _Worker(LimitedProcess):
     purpose = "renders chat templates"
 
     def limits(self) -> Sequence[int]:
-        return MEBIBYTES, SECONDS, LONGEST_TEXT
+        return MEBIBYTES, SECONDS, LONGEST_TEXT, WHOLE_SECONDS
 
     def answers(self, question: Mapping[str, Any], n_answers: int = 1) -> list[Answer]:
         """Return what the program says to a question, up to and with how an answer has ended it; some if it was killed."""

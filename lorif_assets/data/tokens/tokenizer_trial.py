@@ -8,6 +8,7 @@ Python.
 
 import json
 import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,12 +50,17 @@ class _Worker(LimitedProcess):
         """Return how texts went beyond the limits, by their places."""
         found: dict[int, str] = {}
         with self._lock:
-            first = 0
+            first, killed_at = 0, -1
             while first < len(texts):
                 question = json.dumps({"tokenizer": tokenizer, "texts": texts[first:]}).encode()
                 first += len(self._asked(question, len(texts) - first))
                 if first < len(texts):
-                    found[first] = self._end()
+                    ended = self._end()
+                    if self._status == -signal.SIGKILL and killed_at != first:
+                        # By somebody else, perhaps for memory that the machine lacked: the text is tried once more.
+                        killed_at = first
+                        continue
+                    found[first] = ended
                     first += 1
         return found
 

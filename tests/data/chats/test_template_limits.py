@@ -227,10 +227,14 @@ def test_arguments_of_a_row_that_have_names_of_the_questions_are_no_others() -> 
 
 
 def test_a_turn_that_is_told_for_ever_sets_the_row_aside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template_worker, "SECONDS", 1)
+    monkeypatch.setattr(template_worker, "WHOLE_SECONDS", 2)
     monkeypatch.setattr(template_worker, "_workers", template_worker._Workers())
-    footer = (
-        "{% for m in messages %}<head>{{ m.role }}{{ m.content }}<end>{% endfor %}<head>" + "{{ ' <head' * 300000 }}"
+    # Each of its characters may begin the header that always stands behind an answer.
+    footer = "{{ ' x' * 800000 }}"
+    source = (
+        "{% for m in messages %}<head>{{ m.role }}</head>{{ m.content }}<end>"
+        "{% if m.role == 'assistant' and loop.last %}" + footer + "{% endif %}{% endfor %}<head>assistant</head>"
     )
-    (found,) = rendered_apart([Conversation(CHAT)], template(footer), frozenset({"<end>", "<head>"}))
-    assert isinstance(found, UnusableRowError | Rendering)
+    (found,) = rendered_apart([Conversation(CHAT)], template(source), frozenset({"<end>", "<head>", "</head>"}))
+    assert isinstance(found, UnusableRowError)
+    assert "took too long for all that was asked of it" in str(found)

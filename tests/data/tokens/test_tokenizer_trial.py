@@ -97,3 +97,22 @@ def test_a_stage_in_python_is_not_tried_and_the_other_one_is(worker: tokenizer_t
     assert worker._process is None
     tokenizer.backend_tokenizer.normalizer = normalizers.Replace(Regex(SQUARE), "y")
     assert list(overruns([{"text": ENDLESS}], tokenizer)) == [0]
+
+
+def test_a_process_that_somebody_ended_costs_no_text(
+    worker: tokenizer_trial._Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, processes = worker._started, list[int]()
+
+    def killed_at_first() -> Any:
+        connection = started()
+        assert worker._process
+        if not processes:
+            worker._process.kill()
+            worker._process.wait()
+        processes.append(worker._process.pid)
+        return connection
+
+    monkeypatch.setattr(worker, "_started", killed_at_first)
+    assert overruns([{"text": "y" * LONG}, {"text": "z" * LONG}], tokenizer_with(SQUARE)) == {}
+    assert len(processes) == 2
