@@ -10,7 +10,7 @@ second run goes on with those that are missing.
 
 import argparse
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -171,17 +171,20 @@ def _coordinates(
 ) -> dict[str, _Coordinates]:
     """Return coordinates along as many axes as the largest budget pays for; smaller ones take the first of them."""
     everything = torch.arange(len(z))
-    first, second = (PrincipalAxes.fit(z[half], widest[_CROSSFIT]) for half in split)
-    crossed = [
-        (half, axes.coordinates(z_q), axes.coordinates(z[half]))
-        for half, axes in zip(split, (second, first), strict=True)
-    ]
+    first, second = (_coordinates_along(z[half], widest[_CROSSFIT]) for half in split)
+    crossed = [(half, along(z_q), along(z[half])) for half, along in zip(split, (second, first), strict=True)]
     random = (random_coordinates(rows, widest[_RANDOM], layer, seed) for rows in (z_q, z))
     found: dict[str, _Coordinates] = {_CROSSFIT: crossed, _RANDOM: [(everything, *random)]}
     if len(z_other):
-        axes = PrincipalAxes.fit(z_other, widest[_OTHERS])
-        found[_OTHERS] = [(everything, axes.coordinates(z_q), axes.coordinates(z))]
+        along = _coordinates_along(z_other, widest[_OTHERS])
+        found[_OTHERS] = [(everything, along(z_q), along(z))]
     return found
+
+
+def _coordinates_along(rows: torch.Tensor, count: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what gives coordinates along the leading axes of some rows."""
+    axes = PrincipalAxes.fit(rows @ rows.mT, count)
+    return lambda z: axes.coordinates(z @ rows.mT)
 
 
 def _scale(name: str, coordinates: torch.Tensor, k: int) -> float:

@@ -1,6 +1,6 @@
 """Dense gradients of some layers in memory, for methods that look at all examples' gradients of a layer together."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -17,7 +17,7 @@ from lorif_assets.models.free_memory import host_memory
 _LARGEST_GROUP = 2 << 30
 
 
-def refuse_large_layers(attributed: AttributedModel, n_examples: int, copies: int, remedy: str) -> None:
+def refuse_large_layers(attributed: AttributedModel, n_examples: int, copies: float, remedy: str) -> None:
     """Refuse to hold dense gradients for which there is no memory: a system ends without a word what asks for more.
 
     Args:
@@ -45,14 +45,26 @@ def dense_groups(shapes: Mapping[str, tuple[int, int]], n: int) -> Iterator[list
 
 
 def dense_gradients(
-    attributed: AttributedModel, layers: Sequence[str], examples: Sequence[TokenizedExample], batch: BatchSettings
+    attributed: AttributedModel,
+    layers: Sequence[str],
+    examples: Sequence[TokenizedExample],
+    batch: BatchSettings,
+    kept_as: Callable[[str, Float[Tensor, "m d1 d2"]], Float[Tensor, "m d1 d2"]] = lambda _layer, gradients: gradients,
 ) -> dict[str, Float[Tensor, "n d1 d2"]]:
-    """Return the projected gradients of some layers, by layer, in the order of the examples, in FP32 on the CPU."""
+    """Return the projected gradients of some layers, by layer, in the order of the examples, in FP32 on the CPU.
+
+    Args:
+        attributed: the checkpoint.
+        layers: of it.
+        examples: n, whose gradients are returned.
+        batch: the size of a pass.
+        kept_as: what is kept of the gradients of m examples in a layer, so that those of all are never held in two forms.
+    """
     shapes = attributed.record.layer_shapes
     gradients = {layer: torch.empty(len(examples), *shapes[layer]) for layer in layers}
     chosen = [projection for projection in attributed.projections if projection.layer.name in gradients]
     with GradientCollector(attributed.model, chosen) as collector:
         for positions in attributed.batches(examples, batch.tokens):
             for layer, found in collector.collect(attributed.batch(examples, positions)).gradients.items():
-                gradients[layer][positions] = found.float().cpu()
+                gradients[layer][positions] = kept_as(layer, found.float()).cpu()
     return gradients

@@ -29,8 +29,8 @@ from lorif_assets.mathematics.evaluation.one_bit_codes import (
 from lorif_assets.progress import Progress
 
 _FP16_BYTES = 2
-_COPIES = 4
-"""Gradients, rotated to one side, to both, and whitened."""
+_COPIES = 1.25
+"""Half-whitened gradients, and a quarter for what stands beside them: a batch on its way, dot products, random axes."""
 _NAMES = ("eogp", "eogp_crossfit", "eogp_random")
 _REMEDY = f"take {', '.join(_NAMES)} out of `evaluation.methods`: they hold whole gradients"
 
@@ -69,14 +69,17 @@ def eogp_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
         ) from error
     coded = _Coded(split, principal, random, inputs.settings.evaluation.seed)
     scores = {name: torch.zeros(len(queries), len(examples)) for name in _NAMES}
+
+    def whitened(layer: str, gradients: Float[Tensor, "m d1 d2"]) -> Float[Tensor, "m d1 d2"]:
+        return half_whitened(inverses[layer], gradients).view_as(gradients)
+
     with Progress("EOGP", len(shapes), "layers") as progress:
         for group in dense_groups(shapes, len(examples)):
-            rows, asked = (dense_gradients(attributed, group, chosen, batch) for chosen in (examples, queries))
+            rows, asked = (
+                dense_gradients(attributed, group, chosen, batch, whitened) for chosen in (examples, queries)
+            )
             for layer in group:
-                z, z_q = (
-                    half_whitened(inverses[layer], gradients.pop(layer).to(attributed.device))
-                    for gradients in (rows, asked)
-                )
+                z, z_q = (gradients.pop(layer).flatten(1).to(attributed.device) for gradients in (rows, asked))
                 for name, share in coded.scores(layer, z_q, z).items():
                     scores[name] += share.cpu()
                 progress.advance(1)
@@ -105,13 +108,17 @@ class _Coded:
         self, layer: str, queries: Float[Tensor, "Q D"], examples: Float[Tensor, "n D"]
     ) -> dict[str, Float[Tensor, "Q n"]]:
         """Return one layer's share of the scores of half-whitened queries and examples."""
-        fitted = [PrincipalAxes.fit(examples[half], self.principal[layer]) for half in self.split]
-        crossed = torch.empty(len(queries), len(examples), device=examples.device)
-        for half, of_other in zip(self.split, reversed(fitted), strict=True):
-            crossed[:, half] = code_scores(of_other.coordinates(queries), of_other.coordinates(examples[half]))
+        gram, products = examples @ examples.mT, queries @ examples.mT
+        fitted = [PrincipalAxes.fit(gram[half][:, half], self.principal[layer]) for half in self.split]
+        crossed = torch.empty_like(products)
+        for half, other, of_other in zip(self.split, reversed(self.split), reversed(fitted), strict=True):
+            crossed[:, half] = code_scores(
+                of_other.coordinates(products[:, other]), of_other.coordinates(gram[half][:, other])
+            )
+        first = self.split[0]
         random = (random_coordinates(rows, self.random[layer], layer, self.seed) for rows in (queries, examples))
         return {
-            "eogp": code_scores(fitted[0].coordinates(queries), fitted[0].coordinates(examples)),
+            "eogp": code_scores(fitted[0].coordinates(products[:, first]), fitted[0].coordinates(gram[:, first])),
             "eogp_crossfit": crossed,
             "eogp_random": code_scores(*random),
         }

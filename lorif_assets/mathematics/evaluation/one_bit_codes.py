@@ -75,26 +75,25 @@ def code_bytes(axes: Mapping[str, int]) -> int:
 
 @dataclass(frozen=True)
 class PrincipalAxes:
-    """The leading axes of half-whitened gradients, as weights of the rows that they were fitted to: P = rows^T weights.
+    """The leading axes of half-whitened gradients P, as weights of these rows: the axes are the columns of P^T weights.
 
-    Each column of `weights` gives an axis of unit length, the leading one first.
+    Only dot products with the rows are ever needed. Each axis is of unit length, the leading one first.
     """
 
-    fitted: Float[Tensor, "m D"]
     weights: Float[Tensor, "m k"]
 
     @classmethod
-    def fit(cls, rows: Float[Tensor, "m D"], count: int) -> "PrincipalAxes":
-        """Fit at most `count` axes, at most as many as the rows span."""
-        values, vectors = torch.linalg.eigh((rows @ rows.mT).double())
+    def fit(cls, gram: Float[Tensor, "m m"], count: int) -> "PrincipalAxes":
+        """Fit at most `count` axes, at most as many as the rows span, to the rows' dot products P P^T."""
+        values, vectors = torch.linalg.eigh(gram.double())
         values, vectors = values.flip(0), vectors.flip(1)
         kept = int((values > _SMALLEST_SHARE * values[0]).sum()) if bool(values[0] > 0) else 0
         kept = min(kept, count)
-        return cls(rows, (vectors[:, :kept] / values[:kept].sqrt()).to(rows))
+        return cls((vectors[:, :kept] / values[:kept].sqrt()).to(gram))
 
-    def coordinates(self, z: Float[Tensor, "n D"]) -> Float[Tensor, "n k"]:
-        """Return the coordinates of some rows along the axes."""
-        return (z @ self.fitted.mT) @ self.weights
+    def coordinates(self, products: Float[Tensor, "n m"]) -> Float[Tensor, "n k"]:
+        """Return the coordinates along the axes of other rows Z, by their dot products Z P^T."""
+        return products @ self.weights
 
 
 def random_coordinates(z: Float[Tensor, "n D"], count: int, layer: str, seed: int) -> Float[Tensor, "n k"]:

@@ -1,5 +1,7 @@
 """EOGP, its cross-fit and EOGP-R as methods, against plain matrices of whole gradients."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from lorif_assets.attribution.forecast.cost import stored_bytes_per_example
 from lorif_assets.attribution.stored.checkpoint_record import checkpoint_record
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.methods import MethodName
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.errors import SettingsError
 from lorif_assets.evaluation.methods import dense_gradients as dense_gradients_module
 from lorif_assets.evaluation.methods import eogp
@@ -105,6 +108,26 @@ def test_too_few_bytes_for_every_layer_are_refused_with_what_to_do(inputs, monke
 def test_gradients_for_which_there_is_no_memory_are_refused_with_layer_and_sizes(inputs, monkeypatch):
     monkeypatch.setattr(dense_gradients_module, "host_memory", lambda: 2**10)
     with pytest.raises(SettingsError, match=r"in the layer '.*' take .* GiB .* and 0\.0 are free; take eogp"):
+        eogp_scores(inputs)
+
+
+def test_whitened_gradients_are_held_once_and_raw_ones_batch_by_batch(inputs, monkeypatch):
+    examples = inputs.examples.tokenized
+    shapes = unprojected(inputs.attributed).record.layer_shapes.values()
+    once = 4 * len(examples) * max(d1 * d2 for d1, d2 in shapes)
+    most_raw = []
+
+    def watched(preconditioner, gradients):
+        most_raw.append(len(gradients))
+        return half_whitened(preconditioner, gradients)
+
+    monkeypatch.setattr(eogp, "half_whitened", watched)
+    monkeypatch.setattr(dense_gradients_module, "host_memory", lambda: int(1.3 * once))
+    small_batches = inputs.settings.model_copy(update={"batch": BatchSettings(tokens=128)})
+    eogp_scores(replace(inputs, settings=small_batches))
+    assert max(most_raw) < len(examples)
+    monkeypatch.setattr(dense_gradients_module, "host_memory", lambda: once)
+    with pytest.raises(SettingsError, match="take eogp"):
         eogp_scores(inputs)
 
 
