@@ -221,6 +221,28 @@ def test_a_model_above_the_steps_of_its_training_is_the_last_of_them(
     assert checkpoints.get("7").path.parent == checkpoints.get("checkpoint-3").path.parent.parent
 
 
+def test_models_further_down_in_the_folders_of_steps_are_those_of_the_steps(
+    bucket: Any, saved_model: dict[str, bytes]
+) -> None:
+    folders = {
+        "global_step_20/actor/huggingface": b"20",
+        "global_step_3/actor/huggingface": b"3",
+        "global_step_3/critic/huggingface": b"value",
+        "exports/deep": b"none",
+        "last/policy": b"20",
+    }
+    for folder, number in folders.items():
+        for name, content in saved_model.items():
+            body = content + number if name == "model.safetensors" else content
+            bucket.put_object(Bucket="lake", Key=f"runs/9/{folder}/{name}", Body=body)
+    bucket.put_object(Bucket="lake", Key="runs/9/global_step_3/actor/model_world_size_2_rank_0.pt", Body=b"shards")
+    found = ObjectStoreCheckpoints(path="s3://lake/runs/9").find()
+    assert [(one.name, one.step) for one in found] == [("global_step_3", 3), ("global_step_20", 20)]
+    found[0].check()
+    assert found[0].path.parts[-3:] == ("global_step_3", "actor", "huggingface")
+    assert (found[0].path / "model.safetensors").read_bytes().endswith(b"3")
+
+
 def test_a_model_above_the_steps_and_folders_that_are_copies_of_them_are_no_further_checkpoints(
     bucket: Any, saved_model: dict[str, bytes], tmp_path: Path
 ) -> None:

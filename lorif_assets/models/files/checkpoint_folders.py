@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Self
 
 from lorif_assets.models.files.gguf import gguf_files
+from lorif_assets.models.files.holding_folders import holder, told_apart
 from lorif_assets.models.files.same_files import same_files
 from lorif_assets.models.files.steps import counts_epochs, is_marked, step_in_name, step_of_folder, trainer_step
 from lorif_assets.models.files.tokenizer_files import tokenizer_files
 from lorif_assets.models.files.training_order import (
     in_training_order,
-    references,
     references_note,
     without_other_forms,
 )
@@ -31,8 +31,6 @@ _TRAINER_STATE = re.compile(
     r"optimizer|scheduler|scaler|rng_state|training_args|recipe_state|(?:data|dataloader)\.pt$", re.IGNORECASE
 )
 _TEMPORARY = re.compile(r"[._]|te?mp(?![a-z0-9])|.*\.te?mp$", re.IGNORECASE)
-# Where verl keeps the model that it trains, and the one that values its answers.
-_ACTOR, _CRITIC = "actor", "critic"
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ def list_folders(root: Path, base: Path | None = None) -> FolderListing:
     for child in children:
         inside, compared_inside = _told_apart(child)
         compared += compared_inside
-        path = _holder(child)
+        path = holder(_LocalFolder(child)).path
         # Beside a model lie folders of other kinds: an export, an optimizer's state.
         counts = _is_configured(path) if is_model else holds_model(path)
         if counts and (not is_model or is_marked(child.name) or is_whole(path)):
@@ -169,21 +167,31 @@ def model_weights(folder: Path) -> list[Path]:
     return found or gguf_files(folder)
 
 
-def _holder(folder: Path) -> Path:
-    """Return the folder itself, or the only one in it that is an adapter: peft makes one for an adapter with a name.
+@dataclass(frozen=True)
+class _LocalFolder:
+    """A folder of this machine, in which a model may be."""
 
-    Of a step's folder, it may be a whole model, one level deeper too: verl saves the actor in
-    `global_step_20/actor/huggingface`.
-    """
-    if _is_configured(folder) or any(folder.glob("*.safetensors")):
-        return folder
-    found = [inner for inner in _told_apart(folder)[0] if (inner / ADAPTER_CONFIG).is_file()]
-    if not found and is_marked(folder.name):
-        parts = [part for part in _folders(folder) if part.name != _CRITIC]
-        below = {part.name: [inner for inner in _folders(part) if is_whole(inner)] for part in parts}
-        whole = [part for part in parts if is_whole(part)]
-        found = below.get(_ACTOR) or [*whole, *(inner for models in below.values() for inner in models)]
-    return found[0] if len(found) == 1 else folder
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def folders(self) -> "list[_LocalFolder]":
+        return [_LocalFolder(inner) for inner in _folders(self.path)]
+
+    @property
+    def is_adapter(self) -> bool:
+        return _is_adapter(self.path)
+
+    @property
+    def is_whole(self) -> bool:
+        return is_whole(self.path)
+
+    @property
+    def begins_model(self) -> bool:
+        return _is_configured(self.path) or any(self.path.glob("*.safetensors"))
 
 
 def _lacking_configuration(folder: Path, root: Path) -> str:
@@ -192,10 +200,8 @@ def _lacking_configuration(folder: Path, root: Path) -> str:
 
 
 def _told_apart(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the folders in a folder, and apart from them the adapters that one beside them was compared with."""
-    found = list(_folders(folder))
-    compared = references(found, _is_adapter, beside=_is_adapter(folder))
-    return [one for one in found if one not in compared], compared
+    found, compared = told_apart(_LocalFolder(folder))
+    return [one.path for one in found], [one.path for one in compared]
 
 
 def _is_adapter(folder: Path) -> bool:

@@ -13,13 +13,14 @@ from lorif_assets.hub.snapshots import Snapshot, snapshot_of
 from lorif_assets.lake.partition_names import partition_name
 from lorif_assets.models.checkpoints import NAME_PUNCTUATION, Found
 from lorif_assets.models.files.chat_template_files import NAMED_TEMPLATES
-from lorif_assets.models.files.checkpoint_folders import ADAPTER_CONFIG, CONFIG, is_temporary
+from lorif_assets.models.files.checkpoint_folders import ADAPTER_CONFIG, CONFIG
 from lorif_assets.models.files.hub import fetch_description, fetch_folder, names_in, safetensors_in, weight_names
 from lorif_assets.models.files.same_files import same_files
 from lorif_assets.models.files.steps import TRAINER_STATE, is_marked, step_in_name, trainer_step
 from lorif_assets.models.files.tokenizer_files import VOCABULARY_FILES
 from lorif_assets.models.files.training_order import TrainingOrder, in_training_order, without_other_forms
 from lorif_assets.models.places.listed_checkpoints import ListedCheckpoint, named_apart
+from lorif_assets.models.places.listed_folders import model_folders
 from lorif_assets.models.places.store_checkpoints import ObjectStoreCheckpoints
 
 _NAMES_SHOWN = 5
@@ -174,16 +175,8 @@ def _model_name(text: str) -> HubName:
 def _in_repository(snapshot: Snapshot, base_model: str | None) -> TrainingOrder[HubCheckpoint]:
     place = PurePosixPath(snapshot.name.path)
     is_model = bool({CONFIG, ADAPTER_CONFIG} & {*names_in(snapshot, snapshot.name.path)})
-    folders = sorted(
-        {
-            file.parent
-            for file in map(PurePosixPath, snapshot.files)
-            if file.parent.parent == place
-            and file.parent != place
-            and _is_of_model(file.name)
-            and not is_temporary(file.parent.name)
-        }
-    )
+    below = (PurePosixPath(file) for file in snapshot.files)
+    folders = model_folders(file.relative_to(place).as_posix() for file in below if file.is_relative_to(place))
     if not folders and not is_model:
         found = [path for path in snapshot.files if not path.startswith(".")]
         more = " ..." if found[_NAMES_SHOWN:] else ""
@@ -191,11 +184,14 @@ def _in_repository(snapshot: Snapshot, base_model: str | None) -> TrainingOrder[
             f"{snapshot.uri(snapshot.name.path)} holds no model, and neither do the folders in it: expected config.json and "
             f"*.safetensors; the repository has {', '.join(found[:_NAMES_SHOWN]) or 'no file'}{more}"
         )
-    names = [folder.name for folder in folders]
-    beside = [_checkpoint(snapshot, folder.as_posix(), base_model, names) for folder in folders]
+    beside = [
+        _checkpoint(snapshot, (place / name).as_posix(), (place / held).as_posix(), base_model, [*folders])
+        for name, held in folders.items()
+    ]
     # Beside a model lie folders of other kinds.
-    steps = [one for one in beside if not is_model or is_marked(one.path.name) or one.is_whole]
-    top = _checkpoint(snapshot, snapshot.name.path, base_model, [one.path.name for one in steps]) if is_model else None
+    steps = [one for one in beside if not is_model or is_marked(one.folder_name) or one.is_whole]
+    own = snapshot.name.path
+    top = _checkpoint(snapshot, own, own, base_model, [one.folder_name for one in steps]) if is_model else None
     if top and not steps:
         return TrainingOrder([top])
     kept, last, notes = without_other_forms(named_apart(steps, top), top, HubCheckpoint.is_adapter)
@@ -203,11 +199,10 @@ def _in_repository(snapshot: Snapshot, base_model: str | None) -> TrainingOrder[
     return replace(order, notes=[*notes, *order.notes])
 
 
-def _is_of_model(file: str) -> bool:
-    return file in {CONFIG, ADAPTER_CONFIG} or file.endswith(".safetensors")
-
-
-def _checkpoint(snapshot: Snapshot, folder: str, base_model: str | None, steps: Collection[str]) -> HubCheckpoint:
+def _checkpoint(
+    snapshot: Snapshot, folder: str, held: str, base_model: str | None, steps: Collection[str]
+) -> HubCheckpoint:
+    """Return the checkpoint of a folder; `held` is the one in which its files are."""
     name = snapshot.name
     is_top = folder == name.path
     if folder:
@@ -221,16 +216,18 @@ def _checkpoint(snapshot: Snapshot, folder: str, base_model: str | None, steps: 
     step_is_named = step is not None
     if not is_marked(step_name) and (state := _trainer_step(snapshot, folder)) is not None:
         step = state
-    if ADAPTER_CONFIG in names_in(snapshot, folder):
+    if ADAPTER_CONFIG in names_in(snapshot, held):
         # It says which base model it is on.
-        fetch_description(snapshot, folder)
+        fetch_description(snapshot, held)
+    path = snapshot.folder / held
     return HubCheckpoint(
         partition_name(partition.replace("/", "-"), NAME_PUNCTUATION),
-        snapshot.folder / folder,
+        path,
         step,
         base_model,
         snapshot=snapshot,
-        folder=folder,
+        folder=held,
+        folder_name=PurePosixPath(folder).name or path.name,
         step_is_named=step_is_named,
     )
 

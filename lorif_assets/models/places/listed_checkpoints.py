@@ -14,10 +14,10 @@ from lorif_assets.models.files.chat_template_files import NAMED_TEMPLATES
 from lorif_assets.models.files.checkpoint_files import CheckpointFiles
 from lorif_assets.models.files.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG
 from lorif_assets.models.files.tokenizer_files import TEKKEN, TOKENIZER_FILES, VOCABULARY_FILES
+from lorif_assets.models.places.listed_folders import SAFETENSORS
 
 Listed = TypeVar("Listed", bound="ListedCheckpoint")
 
-SAFETENSORS = ".safetensors"
 _DESCRIBED = frozenset({CONFIG, ADAPTER_CONFIG, *TOKENIZER_FILES, TEKKEN})
 
 
@@ -25,6 +25,8 @@ _DESCRIBED = frozenset({CONFIG, ADAPTER_CONFIG, *TOKENIZER_FILES, TEKKEN})
 class ListedCheckpoint(CheckpointFiles):
     """A checkpoint whose files are listed; `path` is where they are once `check` has copied them."""
 
+    folder_name: str
+    """What the folder right below the place is called in which the model is, itself or further down."""
     step_is_named: bool = False
     """Whether a folder's name says the step, and not a trainer's state."""
 
@@ -104,6 +106,6 @@ class ListedCheckpoint(CheckpointFiles):
 
 def named_apart(checkpoints: Sequence[Listed], top: Listed | None) -> list[Listed]:
     """Return the checkpoints of a place, each with a name of its own; the one above them keeps its own."""
-    called = {one.path: (one.path.name, "") for one in checkpoints} | ({top.path: (top.name, "")} if top else {})
+    called = {one.path: (one.folder_name, "") for one in checkpoints} | ({top.path: (top.name, "")} if top else {})
     names = partition_names(called, NAME_PUNCTUATION)
     return [replace(one, name=names[one.path]) for one in checkpoints]

@@ -1,6 +1,6 @@
 """Checkpoints in an object store: folders below a URL, each copied to this machine when it is first needed."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -12,12 +12,13 @@ from lorif_assets.errors import CheckpointError, StoreError
 from lorif_assets.lake.partition_names import partition_name
 from lorif_assets.models.checkpoints import NAME_PUNCTUATION, Checkpoints, Found
 from lorif_assets.models.files.chat_template_files import NAMED_TEMPLATES
-from lorif_assets.models.files.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, is_temporary
+from lorif_assets.models.files.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG
 from lorif_assets.models.files.same_files import same_content
 from lorif_assets.models.files.steps import TRAINER_STATE, is_marked, step_in_name, trainer_step
 from lorif_assets.models.files.tokenizer_files import VOCABULARY_FILES
 from lorif_assets.models.files.training_order import in_training_order, without_other_forms
-from lorif_assets.models.places.listed_checkpoints import SAFETENSORS, ListedCheckpoint, named_apart
+from lorif_assets.models.places.listed_checkpoints import ListedCheckpoint, named_apart
+from lorif_assets.models.places.listed_folders import SAFETENSORS, model_folders
 from lorif_assets.stores.object_store import ObjectStore, StoredFile, copies_folder, is_store_url
 
 # Pickles, logs and a trainer's state are not copied.
@@ -128,20 +129,21 @@ class ObjectStoreCheckpoints(Checkpoints):
             return super()._listed()
         store = ObjectStore.at(self.path)
         with _as_checkpoint_errors():
-            found = _by_folder(store.files())
-        models = {name: files for name, files in found.items() if _is_model(files)}
-        models = {name: files for name, files in models.items() if not is_temporary(name)}
+            files = store.files()
+        found = _by_folder(files)
+        holders = {"": "", **model_folders(file.name for file in files)}
+        models = {name: held for name, held in holders.items() if _is_model(found.get(held, ()))}
         if not models:
             raise CheckpointError(
                 f"{self.path} holds no model, and neither do the folders in it: expected config.json and *{SAFETENSORS}; "
                 "correct `checkpoints.path`"
             )
         names = [name for name in models if name]
-        beside = [_checkpoint(store, name, models[name], self.base_model, names) for name in names]
+        beside = [_checkpoint(store, name, models[name], found, self.base_model, names) for name in names]
         # Beside a model lie folders of other kinds.
-        steps = [one for one in beside if "" not in models or is_marked(one.path.name) or one.is_whole]
+        steps = [one for one in beside if "" not in models or is_marked(one.folder_name) or one.is_whole]
         top = (
-            _checkpoint(store, "", models[""], self.base_model, [one.path.name for one in steps])
+            _checkpoint(store, "", "", found, self.base_model, [one.folder_name for one in steps])
             if "" in models
             else None
         )
@@ -153,26 +155,32 @@ class ObjectStoreCheckpoints(Checkpoints):
 
 
 def _checkpoint(
-    store: ObjectStore, folder: str, files: Sequence[StoredFile], base_model: str | None, steps: Collection[str]
+    store: ObjectStore,
+    folder: str,
+    held: str,
+    found: Mapping[str, Sequence[StoredFile]],
+    base_model: str | None,
+    steps: Collection[str],
 ) -> ObjectStoreCheckpoint:
-    own = ObjectStore(f"{store.url}/{folder}" if folder else store.url, store.options)
-    path = own.folder
+    """Return the checkpoint of a folder; `held` is the one in which its files are, and `found` the files by folder."""
+    place, own = (ObjectStore(f"{store.url}/{name}" if name else store.url, store.options) for name in (folder, held))
+    called, state = place.folder.name, None
     # An adapter says which base model it is on, and a trainer's state the step that a name does not say.
-    read = {ADAPTER_CONFIG} if is_marked(folder) else {ADAPTER_CONFIG, TRAINER_STATE}
-    told = [file for file in files if file.name in read]
     with _as_checkpoint_errors():
-        own.copies(told)
-    # A copy of what is no longer in the store says nothing of the model there now.
-    state = trainer_step(path) if any(file.name == TRAINER_STATE for file in told) else None
+        own.copies(file for file in found[held] if file.name == ADAPTER_CONFIG)
+        # A copy of what is no longer in the store says nothing of the model there now.
+        if not is_marked(folder) and (told := [file for file in found.get(folder, ()) if file.name == TRAINER_STATE]):
+            state = trainer_step(place.copies(told))
     # Beside steps, the model above them is the one that was saved at the end.
-    named = step_in_name(path.name, steps) if folder or not steps else None
+    named = step_in_name(called, steps) if folder or not steps else None
     return ObjectStoreCheckpoint(
-        partition_name(path.name, NAME_PUNCTUATION),
-        path,
+        partition_name(called, NAME_PUNCTUATION),
+        own.folder,
         named if state is None else state,
         base_model,
         store=own,
-        files=tuple(files),
+        files=tuple(found[held]),
+        folder_name=called,
         step_is_named=bool(folder) and named is not None,
     )
 
@@ -197,7 +205,7 @@ def _same_objects(store: ObjectStore, file: StoredFile, other_store: ObjectStore
 
 
 def _by_folder(files: Sequence[StoredFile]) -> dict[str, list[StoredFile]]:
-    """Return the files of the store's folder and of those right in it, by the folder, with their own names.
+    """Return the files by the folder that they lie in, with their own names.
 
     Named chat templates are those of the folder that they lie below.
     """
@@ -207,8 +215,7 @@ def _by_folder(files: Sequence[StoredFile]) -> dict[str, list[StoredFile]]:
         above, _, last = folder.rpartition("/")
         if last == NAMED_TEMPLATES:
             folder, own = above, f"{last}/{own}"
-        if "/" not in folder:
-            found.setdefault(folder, []).append(replace(file, name=own))
+        found.setdefault(folder, []).append(replace(file, name=own))
     return found
 
 

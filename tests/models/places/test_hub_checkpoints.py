@@ -165,6 +165,37 @@ def test_folders_whose_names_become_one_or_that_of_the_repository_are_checkpoint
     assert (found["tiny"], found["a_b"]) == ("", "a_b")
 
 
+def test_models_further_down_in_the_folders_of_steps_are_those_of_the_steps(
+    hub: HubStandIn, saved_model: Mapping[str, bytes]
+) -> None:
+    whole = (
+        "global_step_20/actor/huggingface/",
+        "global_step_3/actor/huggingface/",
+        "global_step_3/critic/huggingface/",
+    )
+    files = {
+        **run_of(saved_model, whole),
+        "global_step_3/actor/model_world_size_2_rank_0.pt": b"verl's shards",
+        "global_step_20/trainer_state.json": b'{"global_step": 7}',
+    }
+    hub.model("org/verl").commit({f"runs/1/{name}": content for name, content in files.items()})
+    found = [one for one in checkpoints("hf://org/verl@main/runs/1").find() if isinstance(one, HubCheckpoint)]
+    assert [(one.name, one.step, one.folder) for one in found] == [
+        ("global_step_3", 3, "runs/1/global_step_3/actor/huggingface"),
+        ("global_step_20", 20, "runs/1/global_step_20/actor/huggingface"),
+    ]
+    found[0].check()
+    assert (found[0].path / "model.safetensors").is_file()
+
+
+def test_an_adapter_with_a_name_is_that_of_the_folder_in_which_peft_saved_it(hub: HubStandIn) -> None:
+    hub.model("org/run").commit(
+        adapters_of(("checkpoint-20/mine/", "checkpoint-3/mine/", "checkpoint-3/ref/", "last/mine/"))
+        | {"last/trainer_state.json": b'{"global_step": 30}'}
+    )
+    assert names_and_steps("org/run") == [("checkpoint-3", 3), ("checkpoint-20", 20), ("last", 30)]
+
+
 def test_what_a_publisher_trained_with_in_a_format_of_its_own_is_no_checkpoint(
     hub: HubStandIn, saved_model: Mapping[str, bytes]
 ) -> None:
