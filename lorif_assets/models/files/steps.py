@@ -14,6 +14,7 @@ _NUMBER = r"\d+(?:\.\d+)?(?:e\+?\d{1,2}(?![a-z0-9]))?(?:[km](?![a-z0-9]))?"
 # Not in arbiter and writer.
 _MARK = r"(?:steps?|checkpoint|ckpt|(?<![a-z])iter(?:ation)?s?)"
 _MARKED = re.compile(rf"{_MARK}[-_=:. ]*({_NUMBER})", re.IGNORECASE | re.ASCII)
+_STAGE = re.compile(r"(?:stage|phase)[-_=:. ]*(\d+)", re.IGNORECASE | re.ASCII)
 _EPOCH = re.compile(r"epochs?[-_=:. ]*(\d+)", re.IGNORECASE | re.ASCII)
 _TAG = re.compile(rf"(?:(?:global[-_ ]?)?{_MARK}[-_=:. ]*)?({_NUMBER})(?: *steps?)?", re.IGNORECASE | re.ASCII)
 _NUMBERS = re.compile(rf"(?<![a-z0-9.]){_NUMBER}(?![a-z0-9])|\d+", re.IGNORECASE | re.ASCII)
@@ -94,6 +95,12 @@ def step_in_name(name: str, siblings: Collection[str] = ()) -> int | None:
     # With a unit behind other words, it is the size of a model.
     is_size = said is not None and said[1][-1].lower() in _UNITS and said[1] != name
     return _whole(said[1]) if said and not is_size else None
+
+
+def stage_in_name(name: str) -> int | None:
+    """Return the stage of training that a name says, as `stage2-ingredient1-step1000` does, or None."""
+    found = _STAGE.search(name)
+    return _whole(found[1]) if found else None
 
 
 def says_final(name: str) -> bool:

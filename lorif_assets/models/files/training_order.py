@@ -6,9 +6,10 @@ The rules are the same for folders, repositories of the hub and object stores; e
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Generic, Protocol, Self, TypeVar
 
-from lorif_assets.models.files.steps import is_marked, says_final
+from lorif_assets.models.files.steps import is_marked, says_final, stage_in_name
 
 # Between two files of a run that is copied; trainers take longer from one step that they save to the next.
 _APART_SECONDS = 600
@@ -118,7 +119,7 @@ def in_training_order(
     ]
     if last is not None:
         found.append(last if last is base else _at_end(last, steps, notes))
-    return TrainingOrder(found, [*same.values(), *notes], same)
+    return TrainingOrder(found, [*same.values(), *notes, *_stages_out_of_order(steps)], same)
 
 
 def without_other_forms(
@@ -170,6 +171,18 @@ def references_note(addresses: Sequence[str]) -> list[str]:
         f"{addresses[0]} is passed over ({len(addresses)} such): its name says that it is the adapter that a preference "
         "training compares with the one beside it"
     ]
+
+
+def _stages_out_of_order(steps: Sequence[Model]) -> list[str]:
+    """Return what is said where names of models, in the order of their steps, say stages in another order."""
+    told = [(one, stage) for one in steps if (stage := stage_in_name(one.name)) is not None]
+    for (one, stage), (next_one, next_stage) in pairwise(told):
+        if next_stage < stage:
+            return [
+                f"{one.name} comes before {next_one.name}: checkpoints are in the order of their steps, which begin anew with "
+                "each stage. Set `checkpoints.path` to a folder of one stage, or give all of them names with steps that go on"
+            ]
+    return []
 
 
 def _at_end(model: Model, steps: Sequence[Model], notes: list[str]) -> Model:

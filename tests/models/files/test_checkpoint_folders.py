@@ -216,6 +216,20 @@ def test_epochs_among_steps_are_said_to_be_out_of_order(run: Path) -> None:
     assert not found.notes
 
 
+def test_steps_that_begin_anew_with_each_stage_are_said_to_be_out_of_order(run: Path) -> None:
+    for k, name in enumerate(("stage1-step140000", "stage1-step928646", "stage2-ingredient1-step1000")):
+        shutil.copytree(run / "checkpoint-20", run / name)
+        change_weights(run / name, k + 1.0)
+    for step in (20, 40):
+        shutil.rmtree(run / f"checkpoint-{step}")
+    assert look(run).notes == [
+        "stage2-ingredient1-step1000 comes before stage1-step140000: checkpoints are in the order of their steps, which begin "
+        "anew with each stage. Set `checkpoints.path` to a folder of one stage, or give all of them names with steps that go on"
+    ]
+    (run / "stage2-ingredient1-step1000").rename(run / "stage2-ingredient1-step929000")
+    assert look(run).notes == []
+
+
 def test_adapters_and_the_one_saved_at_the_end_are_told_apart_by_their_own_weights(run: Path) -> None:
     shutil.copytree(run / "checkpoint-20", run.parent / "base")
     shutil.rmtree(run)
