@@ -25,6 +25,7 @@ from lorif_assets.models.files.descriptions import (
 )
 from lorif_assets.models.files.fine_tunes import tokenizer_of, trained_from
 from lorif_assets.models.files.gguf import gguf_loading
+from lorif_assets.models.files.quantised_weights import quantization
 from lorif_assets.models.files.tokenizer_files import TOKENIZER_FILES, gguf_tokenizer, has_tokenizer
 from lorif_assets.models.files.unread_weights import unread_notes
 from lorif_assets.models.files.weight_names import loading_by_name
@@ -34,7 +35,6 @@ from lorif_assets.models.loading.quantization import (
     dequantised,
     device_map_of,
     for_gradients,
-    quantization,
     refuse_unsupported_quantization,
     with_gradients,
 )

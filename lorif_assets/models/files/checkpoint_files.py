@@ -17,6 +17,7 @@ from lorif_assets.models.files.checkpoint_folders import ADAPTER_CONFIG, CONFIG,
 from lorif_assets.models.files.context import COUNTED_FROM_PADDING
 from lorif_assets.models.files.gguf import GGUF, check_gguf
 from lorif_assets.models.files.hub import fetch_folder, snapshot_at
+from lorif_assets.models.files.quantised_weights import refuse_unexplained_codes
 from lorif_assets.models.files.steps import says_other_form
 from lorif_assets.models.files.tokenizer_files import (
     VOCABULARY_FILES,
@@ -288,8 +289,8 @@ class CheckpointFiles:
         """Refuse a whole model that cannot be loaded safely, whatever its tokenizer.
 
         Raises:
-            CheckpointError: no configuration, no safetensors or GGUF weights, a shard of them missing, or the library that
-                reads them.
+            CheckpointError: no configuration, no safetensors or GGUF weights, a shard of them missing, the library that
+                reads them, or what says how codes become numbers.
         """
         beside = self.path.iterdir() if self.path.is_dir() else ()
         if special := sorted(file.name for file in beside if is_special(file)):
@@ -312,6 +313,7 @@ class CheckpointFiles:
                 f"{self.path / CONFIG} is no configuration (one JSON object): the copy is damaged, or still being written"
             )
         refuse_missing_weights(self.path, self.weight_files, _listing(self.path))
+        refuse_unexplained_codes(self.path, self.taken_files)
 
 
 def _is_json_object(file: Path) -> bool:

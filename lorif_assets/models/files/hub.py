@@ -1,6 +1,5 @@
 """Models on the hub: which of a repository's files a model is loaded from, and a folder that holds them."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -9,9 +8,9 @@ from lorif_assets.errors import CheckpointError, HubError
 from lorif_assets.hub.names import PREFIX, HubName, is_hub_name
 from lorif_assets.hub.snapshots import Snapshot, snapshot_of
 from lorif_assets.models.files.chat_template_files import NAMED_TEMPLATES
+from lorif_assets.models.files.weight_files import taken_names
+from lorif_assets.models.files.weight_names import INDEX
 
-WEIGHTS_INDEX = "model.safetensors.index.json"
-_WEIGHTS = "model.safetensors"
 _SAFETENSORS = ".safetensors"
 _CACHED_MODEL = "models--"
 # Configurations, tokenizers of every kind, templates and code: all but weights, and small.
@@ -70,21 +69,17 @@ def fetch_description(snapshot: Snapshot, folder: str = "") -> Path:
 
 
 def weight_names(snapshot: Snapshot, folder: str = "") -> list[str]:
-    """Return the names of the weight files in a folder that transformers loads, sorted; the index must have been fetched.
+    """Return the names of the weight files in a folder that transformers loads, sorted; its description must have been fetched.
 
     Repositories often hold the same weights several times, in other precisions or for other libraries.
 
     Raises:
-        CheckpointError: there are none, or the index is damaged.
+        CheckpointError: there are none, or the index is damaged or not here.
     """
-    found = safetensors_in(snapshot, folder)
-    if WEIGHTS_INDEX not in names_in(snapshot, folder):
-        return [_WEIGHTS] if _WEIGHTS in found else found
-    index = snapshot.folder / folder / WEIGHTS_INDEX
-    try:
-        return sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{index} is not an index of weight files: fetch {snapshot.name} again") from error
+    root = snapshot.folder / folder
+    if INDEX in names_in(snapshot, folder) and not (root / INDEX).is_file():
+        raise CheckpointError(f"{root / INDEX} is not here: fetch {snapshot.name} again")
+    return taken_names(root, safetensors_in(snapshot, folder))
 
 
 def safetensors_in(snapshot: Snapshot, folder: str = "") -> list[str]:

@@ -1,13 +1,13 @@
 """The weight files of a model's folder: which ones it is loaded from, what is missing, and which lie there unread."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from lorif_assets.errors import CheckpointError
 from lorif_assets.models.files.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, pickled_weights
 from lorif_assets.models.files.gguf import GGUF, is_whole
-from lorif_assets.models.files.weight_names import index_of, variants
+from lorif_assets.models.files.weight_names import INDEX, index_of, variants
 
 _WHOLE = "model.safetensors"
 _SAFETENSORS = ".safetensors"
@@ -25,15 +25,31 @@ def taken_files(folder: Path, files: Sequence[Path]) -> list[Path]:
     Raises:
         CheckpointError: the index cannot be read.
     """
-    if not files:
-        return []
     by_name = {file.name: file for file in files}
-    named = _named_by_config(folder)
-    index = folder / named if named and named.endswith(_OF_INDICES) else index_of(folder)
-    whole = named if named and named in by_name else whole_file(folder)
-    if whole in by_name:
-        return [by_name[whole]]
-    return [by_name[name] for name in sorted(_indexed(index) & by_name.keys())] if index.is_file() else list(files)
+    taken = taken_names(folder, by_name, whole_file(folder), index_of(folder).name)
+    return [by_name[name] for name in taken]
+
+
+def taken_names(folder: Path, names: Collection[str], whole: str = _WHOLE, index: str = INDEX) -> list[str]:
+    """Return those of the names of a model's weight files that it is loaded from, sorted.
+
+    Args:
+        folder: where its configuration and its index are.
+        names: of all its weight files.
+        whole: what the file is called that holds all weights, where configuration and names say nothing else.
+        index: what the index is called.
+
+    Raises:
+        CheckpointError: the index cannot be read.
+    """
+    named = _named_by_config(folder) or whole
+    if named in names:
+        return [named]
+    if named.endswith(_OF_INDICES):
+        index = named
+    elif whole in names:
+        return [whole]
+    return sorted(_indexed(folder / index).intersection(names) if (folder / index).is_file() else names)
 
 
 def whole_file(folder: Path) -> str:

@@ -4,13 +4,13 @@ Libraries multiply packed weights in kernels, most of which have no backward pas
 stays as it is, with kernels that have one; all else is dequantised as it is loaded.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorif_assets.errors import CheckpointError
 from lorif_assets.models.devices import DeviceGroup
+from lorif_assets.models.files.quantised_weights import quantization
 
 if TYPE_CHECKING:
     import torch
@@ -24,21 +24,6 @@ _FOLLOWED = frozenset({"bitsandbytes", "torchao"})
 """Methods whose packed layers are linear ones of torch, and let gradients through."""
 _WHILE_IT_RUNS = ("input", "output", "q_attn", "k_cache")
 """Where a rotation is not in the weights, but multiplies what goes through the model."""
-
-
-def quantization(checkpoint: Path) -> dict[str, Any] | None:
-    """Return how the weights in a folder are quantised, as transformers notes it, or None where they are not."""
-    file = checkpoint / "config.json"
-    try:
-        config = json.loads(file.read_text()) if file.is_file() else None
-    except (OSError, ValueError, RecursionError):
-        # Others say what is wrong with it.
-        return None
-    if not isinstance(config, dict):
-        return None
-    # Of a model that sees, some note it beside what else describes the part that reads.
-    found = config.get("quantization_config") or _dict(config.get("text_config")).get("quantization_config")
-    return _dict(found) or None
 
 
 def refuse_unsupported_quantization(checkpoint: Path, devices: DeviceGroup | None = None) -> None:

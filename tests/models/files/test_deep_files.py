@@ -8,8 +8,8 @@ import pytest
 from lorif_assets.errors import CheckpointError
 from lorif_assets.models.files.adapter_files import AdapterFiles
 from lorif_assets.models.files.checkpoint_files import CheckpointFiles
+from lorif_assets.models.files.quantised_weights import quantization
 from lorif_assets.models.files.steps import trainer_step
-from lorif_assets.models.loading.quantization import quantization
 from lorif_assets.models.training.learning_rates import logged_learning_rates
 
 DEEP = '{"global_step": ' + "[" * 100_000

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +44,32 @@ def test_weights_in_several_files_are_those_of_the_index(hub: HubStandIn, saved_
         {**rest, **dict.fromkeys([*parts, "consolidated.safetensors"], b"x"), "model.safetensors.index.json": index}
     )
     assert sorted(file.name for file in fetched("hf://org/tiny").glob("*.safetensors")) == parts
+
+
+@pytest.mark.parametrize(
+    ("named", "taken"),
+    [
+        (None, "model.safetensors"),
+        ("best.safetensors", "best.safetensors"),
+        ("model.safetensors.index.json", "model-00001-of-00001.safetensors"),
+    ],
+)
+def test_of_weights_in_one_file_and_in_several_those_are_fetched_that_transformers_takes(
+    hub: HubStandIn, saved_model: Mapping[str, bytes], tmp_path: Path, named: str | None, taken: str
+) -> None:
+    shard, weights = "model-00001-of-00001.safetensors", saved_model["model.safetensors"]
+    files = {
+        **saved_model,
+        **dict.fromkeys([shard, "best.safetensors"], weights),
+        "config.json": json.dumps(json.loads(saved_model["config.json"]) | {"transformers_weights": named}).encode(),
+        "model.safetensors.index.json": json.dumps({"weight_map": {"a": shard}}).encode(),
+    }
+    hub.model("org/tiny").commit(files)
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    folder = fetched("hf://org/tiny")
+    assert [file.name for file in folder.glob("*.safetensors")] == [taken]
+    assert [file.name for file in CheckpointFiles("tiny", tmp_path, None).taken_files] == [taken]
 
 
 def test_a_model_in_a_folder_of_its_repository_is_fetched_alone(

@@ -1,10 +1,13 @@
 """What a copy of a checkpoint may lack, or hold in the place of a file: said before anything is loaded."""
 
+import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from lorif_assets.errors import CheckpointError
 from lorif_assets.models.checkpoints import Checkpoints
@@ -43,3 +46,26 @@ def test_half_a_configuration_is_no_complete_checkpoint(run: Path, content: byte
     (files,) = Checkpoints(path=str(run)).look().checkpoints
     assert "config.json is " in (fault := files.fault() or "")
     assert "still being written" in fault
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
+def test_codes_of_which_nothing_says_how_they_become_numbers_are_refused(run: Path, dtype: torch.dtype) -> None:
+    folder = run / "step-1"
+    tensors = load_file(folder / "model.safetensors")
+    matrices = sorted(name for name, tensor in tensors.items() if tensor.ndim > 1 and "wte" not in name)
+    coded = {name: tensors[name].mul(100).to(dtype) for name in matrices}
+    mask = {"transformer.h.0.attn.bias": torch.ones(1, 1, 4, 4, dtype=torch.uint8)}
+    save_file({**tensors, **mask}, folder / "model.safetensors", metadata={"format": "pt"})
+    (files,) = Checkpoints(path=str(run)).look().checkpoints
+    assert files.fault() is None
+
+    save_file({**tensors, **coded, **mask}, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "hf_quant_config.json").write_text('{"quantization": {"quant_algo": "FP8"}}')
+    assert files.fault() == (
+        f"{folder} holds {matrices[0]} ({len(matrices)} such) in 8 bits or less, and its config.json has no quantization_config "
+        "by which such codes become numbers; hf_quant_config.json says it in a form that transformers does not read. Save the "
+        "model dequantised, or set `checkpoints.path` to the one that it was quantised from"
+    )
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "fp8"}}))
+    assert files.fault() is None

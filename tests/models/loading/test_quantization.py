@@ -28,7 +28,8 @@ from lorif_assets.mathematics.gradients.projection import Projection, layer_proj
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.models.files.checkpoint_files import CheckpointFiles
-from lorif_assets.models.loading.quantization import quantization, refuse_unsupported_quantization, stays_quantised
+from lorif_assets.models.files.quantised_weights import quantization
+from lorif_assets.models.loading.quantization import refuse_unsupported_quantization, stays_quantised
 
 CPU = DeviceGroup.of("cpu")
 TORCHAO = {
