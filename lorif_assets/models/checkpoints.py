@@ -18,18 +18,18 @@ from lorif_assets.models.files.adapter_files import base_folder
 from lorif_assets.models.files.checkpoint_files import CheckpointFiles
 from lorif_assets.models.files.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, list_folders
 from lorif_assets.models.files.descriptions import (
-    refuse_growing_texts,
     refuse_large,
     refuse_many_layers,
     refused_in_words,
 )
 from lorif_assets.models.files.fine_tunes import tokenizer_of, trained_from
-from lorif_assets.models.files.gguf import gguf_loading
+from lorif_assets.models.files.gguf import gguf_loading, named_file
 from lorif_assets.models.files.quantised_weights import quantization
-from lorif_assets.models.files.tokenizer_files import TOKENIZER_FILES, gguf_tokenizer, has_tokenizer
+from lorif_assets.models.files.tokenizer_files import has_tokenizer
 from lorif_assets.models.files.unread_weights import unread_notes
 from lorif_assets.models.files.weight_names import loading_by_name
 from lorif_assets.models.loading.adapted_model import Track, adapted_model, adapted_skeleton, sharing_copy
+from lorif_assets.models.loading.generation import without_unsound_generation
 from lorif_assets.models.loading.model_class import language_model_class, refuse_other_task
 from lorif_assets.models.loading.quantization import (
     dequantised,
@@ -39,7 +39,8 @@ from lorif_assets.models.loading.quantization import (
     with_gradients,
 )
 from lorif_assets.models.loading.small_copy import SmallCopy, small_copy
-from lorif_assets.models.loading.unmatched_weights import refuse_unmatched
+from lorif_assets.models.loading.tokenizer import load_tokenizer
+from lorif_assets.models.loading.unmatched_weights import refuse_other_shapes, refuse_unmatched
 from lorif_assets.scratch_folders import scratch_folder
 
 if TYPE_CHECKING:
@@ -267,20 +268,26 @@ class Checkpoints:
         spread = spread_over(self.skeleton(files, dtype), devices, files.path) if len(devices) > 1 else None
         if spread is None and quantization(files.path):
             spread = device_map_of(devices)
-        with refused_in_words(f"transformers cannot load {files.path}"), _without_adapter(files.path) as folder:
-            config = self.config(files)
-            model, loading = language_model_class(config).from_pretrained(
-                folder,
-                dtype="auto" if dtype == "as_saved" else dtype,
-                use_safetensors=True,
-                trust_remote_code=self.trust_remote_code,
-                local_files_only=True,
-                output_loading_info=True,
-                device_map=spread,
-                **loading_by_name(folder, files.taken_files),
-                **({"config": for_gradients(config, files.path)} if quantization(files.path) else {}),
-                **(gguf_loading(files.gguf_file) if files.gguf_file else {}),
-            )
+        try:
+            with refused_in_words(f"transformers cannot load {files.path}"), _without_adapter(files.path) as folder:
+                config = self.config(files)
+                model, loading = language_model_class(config).from_pretrained(
+                    folder,
+                    dtype="auto" if dtype == "as_saved" else dtype,
+                    use_safetensors=True,
+                    trust_remote_code=self.trust_remote_code,
+                    local_files_only=True,
+                    output_loading_info=True,
+                    device_map=spread,
+                    **loading_by_name(folder, files.taken_files),
+                    **({"config": for_gradients(config, files.path)} if quantization(files.path) else {}),
+                    **(gguf_loading(files.gguf_file) if files.gguf_file else {}),
+                    **without_unsound_generation(folder),
+                )
+        except CheckpointError:
+            # Of these, transformers names settings of its own.
+            refuse_other_shapes(files.taken_files, self.skeleton(files).state_dict(), files.path)
+            raise
         refuse_unmatched(loading["missing_keys"], loading["unexpected_keys"], model.state_dict(), files.path)
         return with_gradients(model if spread else model.to(devices.first)).eval()
 
@@ -288,29 +295,9 @@ class Checkpoints:
         """Return the checkpoint's tokenizer.
 
         Raises:
-            CheckpointError: transformers cannot load it, or it is beyond the limits.
+            CheckpointError: transformers cannot load it, reads it otherwise than its library, or it is beyond the limits.
         """
-        from transformers import AutoTokenizer
-
-        refuse_large(files.tokenizer_files, self.limits)
-        try:
-            with refused_in_words(f"transformers cannot load the tokenizer of {files.path}"):
-                refuse_growing_texts(files.tokenizer_folder / TOKENIZER_FILES[0], self.limits)
-                return AutoTokenizer.from_pretrained(
-                    files.tokenizer_folder,
-                    trust_remote_code=self.trust_remote_code,
-                    local_files_only=True,
-                    **_named(gguf_tokenizer(files.tokenizer_folder)),
-                )
-        except CheckpointError as error:
-            # Without the library, transformers takes the file for another kind and asks for another library.
-            advice = (
-                "; its vocabulary is a SentencePiece file alone, which takes the extra `sentencepiece` to read: "
-                "`pip install 'lorif-assets[sentencepiece]'`"
-                if files.has_sentencepiece_alone
-                else ""
-            )
-            raise CheckpointError(f"{error}{advice}") from error
+        return load_tokenizer(files, self.limits, trust_remote_code=self.trust_remote_code)
 
     def skeleton(self, files: CheckpointFiles, dtype: str = "as_saved", track: Track = "weights") -> "PreTrainedModel":
         """Return the model without memory for its weights (meta device): its layers and their shapes.
@@ -354,13 +341,8 @@ class Checkpoints:
                 base.path,
                 local_files_only=True,
                 trust_remote_code=self.trust_remote_code,
-                **_named(base.gguf_file),
+                **named_file(base.gguf_file),
             )
-
-
-def _named(gguf_file: Path | None) -> dict[str, str]:
-    """Return the argument by which transformers reads a GGUF file of a folder."""
-    return {"gguf_file": gguf_file.name} if gguf_file else {}
 
 
 def _require(track: Track, files: CheckpointFiles) -> None:

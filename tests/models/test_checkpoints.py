@@ -284,9 +284,22 @@ def test_missing_weights_are_refused_not_made_up(folder: Path, files: Checkpoint
 
 
 def test_weights_of_another_shape_are_refused(folder: Path, files: CheckpointFiles) -> None:
+    shape = load_file(folder / "model.safetensors")["transformer.h.0.mlp.c_fc.weight"].shape
     edit_json(folder / "config.json", n_inner=40)
-    with pytest.raises(CheckpointError, match=r"cannot load .*step-7"):
+    with pytest.raises(CheckpointError) as raised:
         checkpoints(folder.parent).load_model(files, "float32", CPU)
+    assert str(raised.value) == (
+        f"{folder} holds transformer.h.0.mlp.c_fc.bias as {shape[1]}, and its config.json describes 40 (6 such weights); is "
+        "config.json that of these weights? Where tokens were added, save the model as it is used"
+    )
+
+
+@pytest.mark.parametrize("content", ['{"max_new_tokens": -1}', '{"early_stopping": 5}', "[]", "{"])
+def test_how_a_model_writes_is_not_attributed_and_stops_nothing(
+    folder: Path, files: CheckpointFiles, content: str
+) -> None:
+    (folder / "generation_config.json").write_text(content)
+    assert checkpoints(folder.parent).load_model(files, "float32", CPU).config.model_type == "gpt2"
 
 
 def test_a_tokenizer_that_does_not_load_is_an_error_that_names_the_checkpoint(

@@ -20,8 +20,10 @@ from lorif_assets.models.files.hub import fetch_folder, snapshot_at
 from lorif_assets.models.files.quantised_weights import refuse_unexplained_codes
 from lorif_assets.models.files.steps import says_other_form
 from lorif_assets.models.files.tokenizer_files import (
+    SENTENCEPIECE_FILES,
     VOCABULARY_FILES,
     has_tokenizer,
+    has_vocabulary,
     is_filled,
     tokenizer_code,
     tokenizer_files,
@@ -29,7 +31,6 @@ from lorif_assets.models.files.tokenizer_files import (
 from lorif_assets.models.files.weight_files import all_weights, refuse_missing_weights, taken_files, weights_fault
 from lorif_assets.models.files.weight_names import other_layout
 
-_SENTENCEPIECE_FILES = {"tokenizer.model", "spiece.model"}
 _OWN_POSITIONS = "own positions"
 _WHOLE_TURNS = "whole turns"
 # Between two files of a checkpoint, longer than a trainer takes.
@@ -144,9 +145,11 @@ class CheckpointFiles:
         """
         if self.read_as is not None:
             return self.read_as
-        for folder in (self.path, self.path.parent):
-            if has_tokenizer(folder):
-                return folder
+        # What was exported from an adapter, or beside steps, is no tokenizer that these were trained with.
+        if has_vocabulary(self.path) or (not self.adapter and has_tokenizer(self.path)):
+            return self.path
+        if has_vocabulary(self.path.parent):
+            return self.path.parent
         if self.adapter:
             return self.base.path
         return base_folder(self.base_model, self.path, None) if self.base_model is not None else self.path
@@ -179,7 +182,7 @@ class CheckpointFiles:
     def has_sentencepiece_alone(self) -> bool:
         """Whether the tokenizer's vocabulary is in a SentencePiece file, and in no other."""
         there = {name for name in VOCABULARY_FILES if (self.tokenizer_folder / name).is_file()}
-        return bool(there) and there <= _SENTENCEPIECE_FILES
+        return bool(there) and there <= {*SENTENCEPIECE_FILES}
 
     def weights_hash(self) -> str:
         """Return the hash of the bytes of configuration, weights and code; of an adapter, those of its base model included."""

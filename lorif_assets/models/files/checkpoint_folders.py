@@ -91,7 +91,8 @@ def list_folders(root: Path, base: Path | None = None) -> FolderListing:
     links = _links(found)
     children = [folder for folder in found if folder not in links]
     names = frozenset(child.name for child in children)
-    is_model = _is_configured(root)
+    exported = _exported(root, children)
+    is_model = _is_configured(root) and not exported
     folders: list[CheckpointFolder] = []
     notes = [f"{one} is passed over: it may not be read" for one in _visible(root) if not _is_readable(one)]
     same = {link.name: f"{link} is passed over: it is a link to {target}" for link, target in links.items()}
@@ -115,6 +116,11 @@ def list_folders(root: Path, base: Path | None = None) -> FolderListing:
             notes.append(
                 f"{len(inner)} checkpoint(s) inside {child} are passed over ({inner[0]} ...): set `checkpoints.path` to it"
             )
+    if exported:
+        notes.append(
+            f"{exported[0]} is passed over ({len(exported)} such): it is an export beside the steps of a training. Put it into "
+            "a folder of its own, and set `checkpoints.path` to that, to attribute it"
+        )
     top = CheckpointFolder(root.name, root, trainer_step(root)) if is_model else None
     notes += references_note(list(map(str, compared)))
     folders, last, others = without_other_forms(folders, top, lambda one: _is_adapter(one.path))
@@ -192,6 +198,15 @@ class _LocalFolder:
     @property
     def begins_model(self) -> bool:
         return _is_configured(self.path) or any(self.path.glob("*.safetensors"))
+
+
+def _exported(root: Path, children: Sequence[Path]) -> list[Path]:
+    """Return the GGUF files that are all weights in a trainer's directory itself, where it has steps in another form."""
+    weights = [] if _is_adapter(root) else model_weights(root)
+    is_export = weights == gguf_files(root) and any(
+        is_marked(child.name) and (_is_adapter(child) or any(child.glob("*.safetensors"))) for child in children
+    )
+    return weights if is_export else []
 
 
 def _lacking_configuration(folder: Path, root: Path) -> str:

@@ -41,11 +41,16 @@ def is_whole(file: Path) -> bool:
     return _reads(file, state.st_size, state.st_mtime_ns)
 
 
+def named_file(file: Path | None) -> dict[str, str]:
+    """Return the argument by which transformers reads a GGUF file of a folder; none where there is no such file."""
+    return {"gguf_file": file.name} if file else {}
+
+
 def gguf_loading(file: Path) -> dict[str, Any]:
     """Return the arguments by which transformers loads the model of a GGUF file, with dense weights on every device."""
     from transformers import GgufConfig
 
-    return {"gguf_file": file.name, "quantization_config": GgufConfig(dequantize=True)}
+    return {**named_file(file), "quantization_config": GgufConfig(dequantize=True)}
 
 
 @lru_cache(maxsize=64)

@@ -14,7 +14,7 @@ from lorif_assets.models.files.weight_names import INDEX
 _SAFETENSORS = ".safetensors"
 _CACHED_MODEL = "models--"
 # Configurations, tokenizers of every kind, templates and code: all but weights, and small.
-_DESCRIPTION = (".json", ".jinja", ".txt", ".model", ".py")
+_DESCRIPTION = (".json", ".jinja", ".txt", ".model", ".spm", ".tokenizer", ".tiktoken", ".py")
 
 
 def described_model(name: str, revision: str | None) -> Path:

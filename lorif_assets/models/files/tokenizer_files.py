@@ -7,23 +7,36 @@ from typing import Any
 from lorif_assets.models.files.chat_template_files import named_templates
 from lorif_assets.models.files.gguf import gguf_files
 
-_CONFIG = "tokenizer_config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 _ADDED_TOKENS = "added_tokens.json"
+SENTENCEPIECE_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model")
+_OF_ONE_FAMILY = (
+    "emoji.json",  # GPT-NeoX-Japanese
+    "source.spm",  # Marian
+    "target.spm",
+    "target_vocab.json",
+    "word_shape.json",  # RoCBert
+    "word_pronunciation.json",
+)
+# Of classes of their own: ProphetNet's; Qwen's first, and Kimi's, whose code comes with the model.
+_OWN_VOCABULARIES = ("prophetnet.tokenizer", "qwen.tiktoken", "tiktoken.model")
+_WITHOUT_VOCABULARY = frozenset({"ByT5Tokenizer", "CanineTokenizer"})
+"""Classes whose tokens are bytes or characters."""
+TEKKEN = "tekken.json"
 TOKENIZER_FILES = (
     "tokenizer.json",
-    _CONFIG,
+    TOKENIZER_CONFIG,
     "special_tokens_map.json",
     "vocab.json",
     "merges.txt",
     "vocab.txt",
-    "tokenizer.model",
-    "spiece.model",
+    *SENTENCEPIECE_FILES,
     "chat_template.jinja",
-    "emoji.json",  # GPT-NeoX-Japanese
+    *_OF_ONE_FAMILY,
+    *_OWN_VOCABULARIES,
     _ADDED_TOKENS,
 )
-TEKKEN = "tekken.json"
-VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model", TEKKEN)
+VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", *SENTENCEPIECE_FILES, *_OWN_VOCABULARIES, TEKKEN)
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
@@ -48,13 +61,19 @@ def tokenizer_code(folder: Path) -> list[Path]:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether a folder holds a tokenizer's vocabulary."""
-    return _has_vocabulary(folder) or gguf_tokenizer(folder) is not None
+    """Whether a folder holds a tokenizer's vocabulary, be it in a GGUF file."""
+    return has_vocabulary(folder) or gguf_tokenizer(folder) is not None
+
+
+def has_vocabulary(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer's vocabulary in files of its own, and not in a GGUF file, or one that needs none."""
+    has_files = any(is_filled(folder / name) for name in VOCABULARY_FILES)
+    return has_files or _settings(folder).get("tokenizer_class") in _WITHOUT_VOCABULARY
 
 
 def gguf_tokenizer(folder: Path) -> Path | None:
     """Return the GGUF file whose tokenizer is a folder's; None where the tokenizer has files of its own, or there is none."""
-    return None if _has_vocabulary(folder) else next(iter(gguf_files(folder)), None)
+    return None if has_vocabulary(folder) else next(iter(gguf_files(folder)), None)
 
 
 def is_filled(file: Path) -> bool:
@@ -62,13 +81,9 @@ def is_filled(file: Path) -> bool:
     return file.is_file() and file.stat().st_size > 0
 
 
-def _has_vocabulary(folder: Path) -> bool:
-    return any(is_filled(folder / name) for name in VOCABULARY_FILES)
-
-
 def _settings(folder: Path) -> dict[str, Any]:
     try:
-        settings = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        settings = json.loads((folder / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return settings if isinstance(settings, dict) else {}

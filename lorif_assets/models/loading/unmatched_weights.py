@@ -2,10 +2,14 @@
 
 import logging
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lorif_assets.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _LOG = logging.getLogger(__name__)
 _LAYER = re.compile(r"\.\d+(?=\.)")
@@ -43,6 +47,35 @@ def refuse_unmatched(missing: Collection[str], unexpected: Collection[str], own:
         )
 
 
+def refuse_other_shapes(files: Iterable[Path], own: "Mapping[str, Tensor]", folder: Path) -> None:
+    """Refuse weights whose shapes are not those of a model's; names that are in one of them alone do not count.
+
+    Args:
+        files: the safetensors files of the weights.
+        own: the model's weights by name, which need no memory.
+        folder: the checkpoint.
+
+    Raises:
+        CheckpointError: there are such weights.
+    """
+    from safetensors import safe_open
+
+    differing = []
+    for file in files:
+        if file.suffix == ".safetensors":
+            with safe_open(file, framework="np") as opened:
+                shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+            differing += [
+                (name, shape) for name, shape in shapes.items() if name in own and shape != tuple(own[name].shape)
+            ]
+    if differing:
+        name, shape = min(differing)
+        raise CheckpointError(
+            f"{folder} holds {name} as {_by(shape)}, and its config.json describes {_by(own[name].shape)} ({len(differing)} "
+            "such weights); is config.json that of these weights? Where tokens were added, save the model as it is used"
+        )
+
+
 def layers_left_out(unexpected: Iterable[str], weights: Iterable[str]) -> list[str]:
     """Return the weights that a model has no place for and that differ from one of its own by numbers alone, sorted.
 
@@ -52,3 +85,7 @@ def layers_left_out(unexpected: Iterable[str], weights: Iterable[str]) -> list[s
     """
     own = {_LAYER.sub(".N", name) for name in weights}
     return sorted(name for name in unexpected if _LAYER.search(name) and _LAYER.sub(".N", name) in own)
+
+
+def _by(shape: Iterable[int]) -> str:
+    return " x ".join(map(str, shape))

@@ -17,7 +17,6 @@ from lorif_assets.models.files.checkpoint_folders import ADAPTER_CONFIG, CONFIG
 from lorif_assets.models.files.hub import fetch_description, fetch_folder, names_in, safetensors_in, weight_names
 from lorif_assets.models.files.same_files import same_files
 from lorif_assets.models.files.steps import TRAINER_STATE, is_marked, step_in_name, trainer_step
-from lorif_assets.models.files.tokenizer_files import VOCABULARY_FILES
 from lorif_assets.models.files.training_order import TrainingOrder, in_training_order, without_other_forms
 from lorif_assets.models.places.listed_checkpoints import ListedCheckpoint, named_apart
 from lorif_assets.models.places.listed_folders import model_folders
@@ -105,10 +104,18 @@ class HubCheckpoint(ListedCheckpoint):
             CheckpointError: the download fails, or the files are not a safe checkpoint.
         """
         self._check_listed()
-        with _as_checkpoint_errors():
-            fetch_description(self.snapshot, self.folder)
+        self.copy_description()
         if self.adapter:
             self.base.check_description()
+
+    def copy_description(self) -> None:
+        """Download all but the weights.
+
+        Raises:
+            CheckpointError: the download fails.
+        """
+        with _as_checkpoint_errors():
+            fetch_description(self.snapshot, self.folder)
 
     def _check_listed(self) -> None:
         with _as_checkpoint_errors():
@@ -117,7 +124,7 @@ class HubCheckpoint(ListedCheckpoint):
         place = self.snapshot.uri(self.folder)
         if not {CONFIG, ADAPTER_CONFIG} & {*names}:
             raise CheckpointError(f"{place} has no config.json: expected a model saved by `save_pretrained`")
-        if ADAPTER_CONFIG not in names and not {*VOCABULARY_FILES} & {*names}:
+        if ADAPTER_CONFIG not in names and not self.has_tokenizer():
             raise CheckpointError(f"{place} has no tokenizer (tokenizer.json or the like); push it beside the weights")
 
 

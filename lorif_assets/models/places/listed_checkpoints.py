@@ -13,7 +13,13 @@ from lorif_assets.models.files.adapter_files import AdapterFiles
 from lorif_assets.models.files.chat_template_files import NAMED_TEMPLATES
 from lorif_assets.models.files.checkpoint_files import CheckpointFiles
 from lorif_assets.models.files.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG
-from lorif_assets.models.files.tokenizer_files import TEKKEN, TOKENIZER_FILES, VOCABULARY_FILES
+from lorif_assets.models.files.tokenizer_files import (
+    TEKKEN,
+    TOKENIZER_CONFIG,
+    TOKENIZER_FILES,
+    VOCABULARY_FILES,
+    has_vocabulary,
+)
 from lorif_assets.models.places.listed_folders import SAFETENSORS
 
 Listed = TypeVar("Listed", bound="ListedCheckpoint")
@@ -46,6 +52,14 @@ class ListedCheckpoint(CheckpointFiles):
         """When its weights were written, in seconds; None where the place does not tell."""
 
     @abstractmethod
+    def copy_description(self) -> None:
+        """Bring all but the weights to `path`.
+
+        Raises:
+            CheckpointError: they cannot be had.
+        """
+
+    @abstractmethod
     def has_same(self, other: Self, name: str) -> bool:
         """Whether a file that both have is the same in another checkpoint."""
 
@@ -65,8 +79,23 @@ class ListedCheckpoint(CheckpointFiles):
         What a publisher trained with, in a format of its own (`original`), has none.
         """
         names = {*self.listed_names}
-        has_tokenizer = self.is_adapter() or not names.isdisjoint(VOCABULARY_FILES)
-        return bool({CONFIG, ADAPTER_CONFIG} & names and self.listed_weights and has_tokenizer)
+        return bool(
+            {CONFIG, ADAPTER_CONFIG} & names and self.listed_weights and (self.is_adapter() or self.has_tokenizer())
+        )
+
+    def has_tokenizer(self) -> bool:
+        """Whether there is a tokenizer: the names of the files say so or, of one that needs no vocabulary, its settings.
+
+        Raises:
+            CheckpointError: these cannot be read.
+        """
+        names = {*self.listed_names}
+        if not names.isdisjoint(VOCABULARY_FILES):
+            return True
+        if TOKENIZER_CONFIG not in names:
+            return False
+        self.copy_description()
+        return has_vocabulary(self.path)
 
     @property
     def tokenizer_remark(self) -> str:

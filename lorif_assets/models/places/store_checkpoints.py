@@ -15,14 +15,13 @@ from lorif_assets.models.files.chat_template_files import NAMED_TEMPLATES
 from lorif_assets.models.files.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG
 from lorif_assets.models.files.same_files import same_content
 from lorif_assets.models.files.steps import TRAINER_STATE, is_marked, step_in_name, trainer_step
-from lorif_assets.models.files.tokenizer_files import VOCABULARY_FILES
 from lorif_assets.models.files.training_order import in_training_order, without_other_forms
 from lorif_assets.models.places.listed_checkpoints import ListedCheckpoint, named_apart
 from lorif_assets.models.places.listed_folders import SAFETENSORS, model_folders
 from lorif_assets.stores.object_store import ObjectStore, StoredFile, copies_folder, is_store_url
 
 # Pickles, logs and a trainer's state are not copied.
-_DESCRIPTION = (".json", ".jinja", ".txt", ".model", ".py")
+_DESCRIPTION = (".json", ".jinja", ".txt", ".model", ".spm", ".tokenizer", ".tiktoken", ".py")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +69,9 @@ class ObjectStoreCheckpoint(ListedCheckpoint):
             return f"{self.store.url} has no config.json: expected a model saved by `save_pretrained`"
         if not any(name.endswith(SAFETENSORS) for name in names):
             return f"{self.store.url} has no *{SAFETENSORS} weights: they are still being written, or are pickles"
-        if ADAPTER_CONFIG not in names and not names & {*VOCABULARY_FILES}:
-            return f"{self.store.url} has no tokenizer (tokenizer.json or the like); save it beside the weights"
         try:
+            if not self.is_adapter() and not self.has_tokenizer():
+                return f"{self.store.url} has no tokenizer (tokenizer.json or the like); save it beside the weights"
             self.check_description()
             if not self.adapter:
                 self.check_model()
@@ -101,6 +100,16 @@ class ObjectStoreCheckpoint(ListedCheckpoint):
         super().check()
 
     def check_description(self) -> None:
+        """Copy all but the weights, of an adapter those of its base model too.
+
+        Raises:
+            CheckpointError: a copy fails.
+        """
+        self.copy_description()
+        if self.adapter:
+            self.base.check_description()
+
+    def copy_description(self) -> None:
         """Copy all but the weights.
 
         Raises:
@@ -108,8 +117,6 @@ class ObjectStoreCheckpoint(ListedCheckpoint):
         """
         with _as_checkpoint_errors():
             self.store.copies(file for file in self.files if file.name.endswith(_DESCRIPTION))
-        if self.adapter:
-            self.base.check_description()
 
 
 @dataclass(frozen=True, kw_only=True)

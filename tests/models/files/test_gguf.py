@@ -1,6 +1,7 @@
 """GGUF files are checkpoints: what is found, loaded, fingerprinted and refused."""
 
 import shutil
+from copy import deepcopy
 from importlib import util
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
+from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lorif_assets.errors import CheckpointError
@@ -116,6 +118,36 @@ def test_safetensors_go_before_a_gguf_file_beside_them(folder: Path, llama: Llam
     found = CheckpointFiles("tiny-7", folder, 7)
     assert found.gguf_file is None
     assert [file.name for file in found.weight_files] == ["model.safetensors"]
+
+
+def test_an_export_beside_the_steps_of_a_training_is_neither_a_checkpoint_nor_their_tokenizer(
+    folder: Path, llama: LlamaForCausalLM
+) -> None:
+    for step in (20, 40):
+        llama.save_pretrained(folder / f"checkpoint-{step}")
+    later = deepcopy(llama)
+    with torch.no_grad():
+        later.model.norm.weight += 0.01
+    later.save_pretrained(folder / "checkpoint-40")
+    found = checkpoints(folder).look()
+    assert [(one.name, one.step) for one in found.checkpoints] == [("checkpoint-20", 20), ("checkpoint-40", 40)]
+    assert found.notes == [
+        f"{folder / 'tiny.gguf'} is passed over (1 such): it is an export beside the steps of a training. Put it into a folder "
+        "of its own, and set `checkpoints.path` to that, to attribute it"
+    ]
+    assert "has no tokenizer" in (found.checkpoints[-1].fault() or "")
+
+
+def test_an_adapters_tokenizer_is_no_gguf_file_beside_it(folder: Path, llama: LlamaForCausalLM, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    llama.save_pretrained(base)
+    (base / "tokenizer.json").write_text("{}")
+    adapter = tmp_path / "adapter"
+    get_peft_model(deepcopy(llama), LoraConfig(target_modules=["q_proj"])).save_pretrained(adapter)
+    shutil.copy(folder / "tiny.gguf", adapter / "lora.gguf")
+    assert CheckpointFiles("adapter", adapter, None, str(base)).tokenizer_files == [base / "tokenizer.json"]
+    shutil.move(adapter, folder / "adapter")
+    assert CheckpointFiles("adapter", folder / "adapter", None, str(base)).tokenizer_folder == base
 
 
 @pytest.mark.parametrize("length", [0, 30, 2_000, -10])

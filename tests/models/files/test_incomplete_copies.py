@@ -62,9 +62,9 @@ def test_codes_of_which_nothing_says_how_they_become_numbers_are_refused(run: Pa
     save_file({**tensors, **coded, **mask}, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "hf_quant_config.json").write_text('{"quantization": {"quant_algo": "FP8"}}')
     assert files.fault() == (
-        f"{folder} holds {matrices[0]} ({len(matrices)} such) in 8 bits or less, and its config.json has no quantization_config "
-        "by which such codes become numbers; hf_quant_config.json says it in a form that transformers does not read. Save the "
-        "model dequantised, or set `checkpoints.path` to the one that it was quantised from"
+        f"{folder} holds {matrices[0]} ({len(matrices)} such) in 8 bits or less, and its config.json has no "
+        "quantization_config by which such codes become numbers; hf_quant_config.json says it in a form that transformers "
+        "does not read. Save the model dequantised, or set `checkpoints.path` to the one that it was quantised from"
     )
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "fp8"}}))

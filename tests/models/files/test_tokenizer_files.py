@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from transformers import ByT5Tokenizer
 
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.files.artifacts import assembled
@@ -55,6 +56,24 @@ def test_a_file_of_added_tokens_that_is_not_read_is_no_part_of_a_tokenizer(folde
     before = ids(folder), files_of(folder).tokenizer_hash()
     add_token(folder)
     assert (ids(folder), files_of(folder).tokenizer_hash()) == before
+
+
+@pytest.mark.parametrize("name", ["source.spm", "target.spm", "sentencepiece.bpe.model", "tiktoken.model"])
+def test_a_vocabulary_of_one_family_is_part_of_the_tokenizer(folder: Path, name: str) -> None:
+    hashes = [files_of(folder).tokenizer_hash()]
+    for content in (b"one", b"another"):
+        (folder / name).write_bytes(content)
+        hashes.append(files_of(folder).tokenizer_hash())
+    assert len({*hashes}) == 3
+
+
+def test_a_tokenizer_of_bytes_needs_no_vocabulary(folder: Path) -> None:
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    assert "has no tokenizer" in (files_of(folder).fault() or "")
+    ByT5Tokenizer().save_pretrained(folder)
+    assert files_of(folder).fault() is None
+    assert ids(folder)[:4] == [byte + 3 for byte in b"with"]
 
 
 def test_added_tokens_are_found_in_an_artifact(folder: Path, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from lorif_assets.mathematics.gradients.projection import Projection, layer_proj
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.models.files.checkpoint_files import CheckpointFiles
+from lorif_assets.models.loading import tokenizer as loading
 from lorif_assets.models.loading.small_copy import small_copy
 from tests.conftest import tiny_tokenizer, write_checkpoint
 from tests.data.conftest import make_tokenizer
@@ -155,7 +156,7 @@ def test_an_encoder_is_found_by_a_trial_of_its_configuration_alone() -> None:
 _LINES = "\n".join(f"the quick brown fox number {i} opens a file and closes it" for i in range(300))
 
 
-def _with_sentencepiece(folder: Path) -> Any:
+def _with_sentencepiece(folder: Path, **options: Any) -> Any:
     sentencepiece = pytest.importorskip("sentencepiece")
     folder.mkdir()
     (folder / "text.txt").write_text(_LINES)
@@ -163,8 +164,8 @@ def _with_sentencepiece(folder: Path) -> Any:
         input=str(folder / "text.txt"),
         model_prefix=str(folder / "tokenizer"),
         vocab_size=90,
-        model_type="bpe",
         minloglevel=2,
+        **{"model_type": "bpe", **options},
     )
     (folder / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 90}))
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer"}))
@@ -181,11 +182,36 @@ def test_a_sentencepiece_vocabulary_alone_is_read_with_the_extra(tmp_path: Path)
     assert len(tokenizer) == processor.get_piece_size()
 
 
-def test_without_the_extra_a_sentencepiece_vocabulary_alone_says_which_to_install(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [{}, {"add_dummy_prefix": False}])
+def test_a_sentencepiece_file_that_nothing_describes_is_read_as_its_library_reads_it(
+    tmp_path: Path, options: dict[str, bool]
+) -> None:
+    processor = _with_sentencepiece(tmp_path / "ck", **options)
+    (tmp_path / "ck/tokenizer_config.json").unlink()
+    tokenizer = Checkpoints(path=str(tmp_path)).load_tokenizer(CheckpointFiles("ck", tmp_path / "ck", None))
+    for text in ("the quick brown fox closes a file", "number 17"):
+        assert tokenizer(text, add_special_tokens=False).input_ids == processor.encode(text)
+
+
+def test_a_sentencepiece_file_that_transformers_reads_otherwise_is_refused(tmp_path: Path) -> None:
+    _with_sentencepiece(tmp_path / "ck", model_type="unigram")
+    (tmp_path / "ck/tokenizer_config.json").unlink()
+    with pytest.raises(
+        CheckpointError, match=r"tokenizer\.model is read by transformers in another way than by SentencePiece itself"
+    ):
+        Checkpoints(path=str(tmp_path)).load_tokenizer(CheckpointFiles("ck", tmp_path / "ck", None))
+
+
+@pytest.mark.parametrize("has_library", [False, True])
+def test_without_the_extra_a_sentencepiece_vocabulary_alone_says_which_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_library: bool
+) -> None:
+    monkeypatch.setattr(loading, "find_spec", lambda name: object() if has_library else None)
     (tmp_path / "tokenizer.model").write_bytes(b"no such vocabulary")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    with pytest.raises(CheckpointError, match=r"pip install 'lorif-assets\[sentencepiece\]'"):
+    with pytest.raises(CheckpointError) as raised:
         Checkpoints(path=str(tmp_path)).load_tokenizer(CheckpointFiles("ck", tmp_path, None))
+    assert ("pip install 'lorif-assets[sentencepiece]'" in str(raised.value)) is not has_library
 
 
 # --- Heads for another task ------------------------------------------------------------------------------------------

@@ -418,6 +418,16 @@ def test_a_repository_without_what_a_checkpoint_needs_is_no_complete_one(
     assert not {"pytorch_model.bin", "model.safetensors"} & {*hub.downloads()}
 
 
+def test_a_repository_whose_tokenizer_needs_no_vocabulary_is_complete(
+    hub: HubStandIn, saved_model: Mapping[str, bytes]
+) -> None:
+    rest = {name: content for name, content in saved_model.items() if name != "tokenizer.json"}
+    hub.model("org/bytes").commit({**rest, "tokenizer_config.json": b'{"tokenizer_class": "ByT5Tokenizer"}'})
+    (found,) = checkpoints("org/bytes").find()
+    assert found.fault() is None
+    assert "org/bytes/model.safetensors" not in hub.downloads()
+
+
 def test_dagster_hands_out_the_same_checkpoints_and_no_token(
     hub: HubStandIn, saved_model: Mapping[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
