@@ -15,6 +15,7 @@ from lorif_assets.attribution.scores.stored_rankings import WHEN_WHICH, Ranking
 from lorif_assets.data.content.query_objectives import SCALAR, asks_for_loss, effects, value_name
 from lorif_assets.data.passages import asked_and_said, passage_metadata
 from lorif_assets.pages.answer import answer_html, opponents, proponents
+from lorif_assets.pages.cut_notice import cut_notice
 from lorif_assets.pages.passages import WITHDRAWN
 
 _SHOWN = 5
@@ -57,6 +58,8 @@ class Attribution:
     `exact_score`, which either side sums to: the score from uncompressed gradients. `stored_score` is that in `table`."""
     objective: Mapping[str, Any]
     """What was asked about, where that is not the completion's loss, by the field of a query file; `loss` is then its value."""
+    notice: str | None = None
+    """A sentence on what was cut of the question, where it is too long for the model: the answer is to what was left of it."""
 
     @classmethod
     def of(
@@ -85,6 +88,7 @@ class Attribution:
             relative=with_texts(scored.relative.filter(pl.col("query_id") == query_id)).select(_RELATIVE_COLUMNS),
             tokens=scored.tokens.filter(pl.col("query_id") == query_id).select(_TOKEN_COLUMNS),
             objective=json.loads(row.get("objective") or "{}"),
+            notice=cut_notice(scored.cuts.get(query_id, ())),
         )
 
     def by(self, column: str) -> pl.DataFrame:
@@ -155,6 +159,7 @@ class Attribution:
             "objective": self.objective,
             "n_target_tokens": self.n_target_tokens,
             "n_examples": self.n_examples,
+            "notice": self.notice,
             **self.figures,
             "ranking": ranking,
             **{
@@ -195,7 +200,8 @@ class Attribution:
     def _about(self) -> str:
         # Each completion of a contrast or a weighted set has tokens of its own.
         tokens = f" over {self.n_target_tokens} tokens" if asks_for_loss(self.objective) else ""
-        return f"{self.checkpoint}: {self.value}{tokens}, {self.n_examples:,} examples scored"
+        about = f"{self.checkpoint}: {self.value}{tokens}, {self.n_examples:,} examples scored"
+        return f"{about}. {self.notice}" if self.notice else about
 
 
 def _line(text: str) -> str:

@@ -190,7 +190,7 @@ class FittedModel:
         rows, tokenized = self._read(queries)
         answers = []
         for some in self._at_a_time(tokenized):
-            scored = self._held.score(some, top_k)
+            scored = self._held.score(some, top_k).with_cuts(some)
             if tokens:
                 scored = replace(scored, tokens=self._held.token_rows(scored, some, self._rows, tokens))
             for query in some:

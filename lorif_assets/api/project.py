@@ -203,7 +203,8 @@ class OpenProject(StoredResults):
 
         Returns:
             A row for every token: side (example or query), term, position, token_id, token, score (null where the token
-            carries no loss) and exact_score, the pair's score from uncompressed gradients, to which either side sums.
+            carries no loss), exact_score, the pair's score from uncompressed gradients, to which either side sums, and cut,
+            what was cut of a side that is too long (else null).
 
         Raises:
             SourceError: the query cannot be used, or has no token that carries loss.

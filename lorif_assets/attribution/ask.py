@@ -1,6 +1,5 @@
 """One question, a completion or a chat, put to a checkpoint that is already attributed."""
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from lorif_assets.attribution.checkpoints.checkpoint import (
 )
 from lorif_assets.attribution.checkpoints.model import AttributedModel
 from lorif_assets.attribution.pairs.listed_examples import listed_examples
-from lorif_assets.attribution.pairs.token_rows import token_rows
+from lorif_assets.attribution.pairs.token_rows import EXAMPLE, QUERY, token_rows
 from lorif_assets.attribution.scores.score_checkpoint import score_every_example
 from lorif_assets.attribution.scores.score_queries import QueryScores
 from lorif_assets.attribution.scores.score_query_sets import queries_per_scan
@@ -29,8 +28,6 @@ from lorif_assets.errors import CheckpointError, MismatchError, NotStoredError, 
 from lorif_assets.lake.data_tables import QUERY_EXAMPLES
 from lorif_assets.progress import Progress
 from lorif_assets.project import Project
-
-_log = logging.getLogger(__name__)
 
 TopK = int | Literal["all"]
 """How many proponents and opponents to list: a positive number, or all examples."""
@@ -211,7 +208,8 @@ def score_questions(
                     progress=progress,
                     reason="a question is answered from all examples",
                 )
-                yield _with_tokens(scored, attributed, group, project, tokens) if tokens else scored
+                found = _with_tokens(scored, attributed, group, project, tokens) if tokens else scored
+                yield found.with_cuts(group)
 
 
 def score_tokens(
@@ -227,7 +225,7 @@ def score_tokens(
         example_id: its id.
 
     Returns:
-        The columns of `TOKEN_ROWS`; the stored score is null.
+        The columns of `TOKEN_ROWS`, of which the stored score is null, and `cut`: what was cut of the side that the row is of.
 
     Raises:
         SourceError: the question has no token that carries loss.
@@ -252,9 +250,12 @@ def score_tokens(
             schema_overrides={"score": pl.Float32},
         )
         with Progress("tokens", 1, "pairs") as progress:
-            return token_rows(
+            rows = token_rows(
                 attributed.model, attributed.inverse_of, tokenized, listed, examples, project.settings.batch, progress
             )
+    (query,) = tokenized
+    cuts = {QUERY: "; ".join(query.cuts) or None, EXAMPLE: examples[pair].cut}
+    return rows.with_columns(cut=pl.col("side").replace_strict(cuts, return_dtype=pl.String))
 
 
 def _tokenized(
@@ -264,9 +265,6 @@ def _tokenized(
     if tokenized.rejected.num_rows:
         query_id, reason = (tokenized.rejected[name][0].as_py() for name in ("example_id", "reason"))
         raise SourceError(f"{called(query_id)} cannot be scored: {reason}")
-    for query in tokenized.examples:
-        if query.cut:
-            _log.warning("%s is cut: %s", called(query.example_id).capitalize(), query.cut)
     return tokenized.examples
 
 

@@ -119,8 +119,7 @@ def attribute(
         for query_id, answer in answers.items():
             click.echo(json.dumps({"query_id": query_id, **answer.as_json(top, ranking)}, ensure_ascii=False))
     elif form == "csv":
-        tables = [answer.rows(top, ranking).insert_column(0, _named(query_id)) for query_id, answer in answers.items()]
-        click.echo(pl.concat(tables).write_csv(), nl=False)
+        _print_csv(answers, top, ranking)
     else:
         _print(answers, top, ranking, tokens=tokens)
 
@@ -129,12 +128,23 @@ def _named(query_id: str) -> pl.Expr:
     return pl.lit(query_id).alias("query_id")
 
 
+def _print_csv(answers: Mapping[str, Attribution], top: int, ranking: Ranking) -> None:
+    tables = [answer.rows(top, ranking).insert_column(0, _named(query_id)) for query_id, answer in answers.items()]
+    click.echo(pl.concat(tables).write_csv(), nl=False)
+    # The table has no place for them.
+    for query_id, answer in answers.items():
+        if answer.notice:
+            click.echo(f"{query_id}: {answer.notice}.", err=True)
+
+
 def _print(answers: Mapping[str, Attribution], top: int, ranking: Ranking, *, tokens: bool) -> None:
     console = TerminalConsole()
     for query_id, answer in answers.items():
         if len(answers) > 1:
             console.print(Text.assemble(f"\n{query_id}  {answer.prompt}", (answer.completion, "bold reverse")))
         console.print(f"[bold]{answer.checkpoint}[/], {answer.value}, {answer.n_examples:,} examples")
+        if answer.notice:
+            console.print(f"{answer.notice}.", style="yellow", markup=False)
         console.print(f"{ranking}: {WHEN_WHICH[ranking]}")
         table = answer.table if ranking == "plain" else answer.relative
         if tokens:

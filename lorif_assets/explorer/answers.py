@@ -25,6 +25,7 @@ from lorif_assets.influences.wanted_rows import WantedRows
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, PRECONDITIONER_TABLES
 from lorif_assets.lake.data_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.remembered_rows import RememberingLake
+from lorif_assets.pages.token_colours import pair_tokens
 from lorif_assets.progress import watched
 
 _LOG = logging.getLogger(__name__)
@@ -161,6 +162,15 @@ class Answers:
             NotStoredError: it was not.
         """
         return self._found(question, Attribution)
+
+    def notice(self, question: Computed) -> str | None:
+        """Return what is to be known beside the answer to a question; None as long as there is none."""
+        asked = self._asked.get(self._key(question))
+        if asked is None:
+            return None
+        if isinstance(asked.answer, pl.DataFrame):
+            return pair_tokens(asked.answer).notice
+        return asked.answer.notice if isinstance(asked.answer, Attribution) else None
 
     def tokens(self, question: Computed) -> pl.DataFrame:
         """Return the tokens of a pair that was computed, as `OpenProject.attribute_tokens`.

@@ -16,7 +16,7 @@ from lorif_assets.data.passages import Part
 from lorif_assets.errors import NotStoredError
 from lorif_assets.explorer.answers import Answers, Computed, Progressed, member_line
 from lorif_assets.explorer.latest_checks import LatestChecks
-from lorif_assets.explorer.notices import Notices
+from lorif_assets.explorer.notices import Notices, joined
 from lorif_assets.explorer.places import Places
 from lorif_assets.explorer.query_files import QueryFiles
 from lorif_assets.explorer.questions import (
@@ -27,6 +27,7 @@ from lorif_assets.explorer.questions import (
     MovementQuestion,
     OverviewQuestion,
     QueriesQuestion,
+    Question,
     RankingQuestion,
     TokensQuestion,
     TrustQuestion,
@@ -165,10 +166,13 @@ class Explorer:
         if not question.is_computed and question.method == MethodName.LORIF and question.ranking == "plain":
             listed = self._with_exact_ranks(listed, checkpoint, query, question.side)
         lengths = by_length(self.lake, checkpoint, ranked)
-        return Influences(checkpoint, query, listed, lengths, self._notice(question, checkpoint, query))
+        return Influences(checkpoint, query, listed, lengths, self.notice(question, checkpoint, query.query_set))
 
-    def _notice(self, question: AskedQuestion, checkpoint: str, query: ScoredQuery) -> str | None:
-        return self.notices.notice(checkpoint, "" if question.is_computed else query.query_set)
+    def notice(self, question: Question, checkpoint: str, query_set: str) -> str | None:
+        """Return sentences on what the scores rest on that changed, and on what was cut of a question that was computed."""
+        if not isinstance(question, AskedQuestion) or not question.is_computed:
+            return self.notices.notice(checkpoint, query_set)
+        return joined(self.notices.notice(checkpoint), self.answers.notice(self.computed(question)))
 
     def _with_exact_ranks(
         self, listed: InfluenceList, checkpoint: str, query: ScoredQuery, side: Side
@@ -192,7 +196,7 @@ class Explorer:
         is_lorif = question.method == MethodName.LORIF
         noise = stored_noise_share(self.lake, checkpoint, query.query_set, question.ranking) if is_lorif else None
         grouping = grouped(self.lake, ranked, question.column, noise)
-        return Groups(checkpoint, query, grouping, self._notice(question, checkpoint, query))
+        return Groups(checkpoint, query, grouping, self.notice(question, checkpoint, query.query_set))
 
     def movement(self, question: MovementQuestion) -> QueryMovement:
         """Tell how the leading examples of a stored query moved from checkpoint to checkpoint.

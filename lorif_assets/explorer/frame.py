@@ -122,7 +122,7 @@ def frame_of(explorer: Explorer, question: Question, path: str, query: str | Non
         query=query,
         trust=explorer.trust_at_once(TrustQuestion(checkpoint=checkpoint, query_set=query_set)),
         kept=hidden(question, leaving_out={"checkpoint", "query_set", "offset"}),
-        notice=explorer.notices.notice(checkpoint, "" if getattr(question, "is_computed", False) else query_set),
+        notice=explorer.notice(question, checkpoint, query_set),
     )
 
 

@@ -64,6 +64,11 @@ class Notices:
         return changed and f"{changed[0].upper()}{changed[1:]}: {up_to_date_by(checkpoint)}"
 
 
+def joined(*notices: str | None) -> str | None:
+    """Return several sentences as one text, without a full stop at the end; None where there is none."""
+    return ". ".join(filter(None, notices)) or None
+
+
 def _text(settings: Path | None) -> bytes | None:
     try:
         return settings.read_bytes() if settings else None

@@ -1,5 +1,6 @@
 """The influence of every training example on a weighted set of stored queries."""
 
+import logging
 import math
 from collections.abc import Collection, Mapping
 from typing import Literal, get_args
@@ -19,6 +20,8 @@ from lorif_assets.lake.data_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.mathematics.scores.rank_fusion import reciprocal_rank_fusion
 from lorif_assets.mathematics.scores.summed_influence import summed_influence
+
+_LOG = logging.getLogger(__name__)
 
 SetRanking = Literal["plain", "relative", "hybrid"]
 SET_RANKINGS: tuple[SetRanking, ...] = get_args(SetRanking)
@@ -99,6 +102,8 @@ def set_influence(model_cache: ModelCache, checkpoint: str, weights: Weights, ra
         texts = query_texts(lake, query_set) if ranking == "hybrid" else {}
         for part in rows.sort("row").iter_slices(max(1, MOST_PAIRS // max(1, n_examples))):
             for scored in score_questions(model_cache, checkpoint, part.to_arrow(), "all"):
+                for query_id, cuts in scored.cuts.items():
+                    _LOG.warning("The query %r of %r is cut: %s", query_id, query_set, "; ".join(cuts))
                 pairs = scored.scores.sort("query_id", *_PAIR)
                 queries = pairs["query_id"].unique(maintain_order=True).to_list()
                 examples = pairs.head(n_examples).select(_PAIR)

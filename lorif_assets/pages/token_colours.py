@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from lorif_assets.attribution.pairs.token_rows import EXAMPLE, QUERY
+from lorif_assets.pages.cut_notice import cut_notice
 
 LEVELS = 5
 MOST_TOKENS = 1_500
@@ -40,6 +41,8 @@ class PairTokens:
     exact_score: float
     stored_score: float | None
     """None where no list has the pair."""
+    notice: str | None = None
+    """What was cut of the query or the example, where that is known."""
 
 
 def pair_tokens(rows: pl.DataFrame) -> PairTokens:
@@ -51,7 +54,13 @@ def pair_tokens(rows: pl.DataFrame) -> PairTokens:
     exact = rows["exact_score"][0]
     stored = rows["stored_score"][0] if "stored_score" in rows.columns else None
     terms = tuple(tokens for (side, _), tokens in sides.items() if side == QUERY)
-    return PairTokens(sides[EXAMPLE, 0], terms, exact, stored)
+    return PairTokens(sides[EXAMPLE, 0], terms, exact, stored, _notice(rows) if "cut" in rows.columns else None)
+
+
+def _notice(rows: pl.DataFrame) -> str | None:
+    cuts = {side: rows.filter(pl.col("side") == side)["cut"].drop_nulls().unique() for side in (QUERY, EXAMPLE)}
+    said = cut_notice(cuts[QUERY]), cut_notice(cuts[EXAMPLE], "The example")
+    return ". ".join(filter(None, said)) or None
 
 
 def token_runs(tokens: Sequence[ScoredToken], most: int = MOST_TOKENS) -> list[TokenRun]:

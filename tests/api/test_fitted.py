@@ -337,3 +337,10 @@ def test_in_memory_tokens_have_the_shares_that_the_lake_gives(tiny_project):
     found, expected = (one.tokens.sort(by).select(*by, "token", "score") for one in (answer, stored))
     assert found.drop("score").equals(expected.drop("score"))
     np.testing.assert_allclose(found["score"].fill_null(0), expected["score"].fill_null(0), rtol=1e-3, atol=1e-4)
+
+
+def test_an_answer_in_memory_says_what_was_cut_of_its_query(tiny_project):
+    fitted_model = lorif_assets.fit(*loaded(tiny_project), TEXTS, {"max_length": 16})
+    cut, whole = fitted_model.attribute(["the with statement opens a file and " * 4, "a file closes by an error"])
+    assert "at most 16 are kept" in cut.notice
+    assert whole.notice is None

@@ -386,3 +386,23 @@ def test_influence_is_summed_by_a_column_of_the_metadata(tiny_project):
     assert by_topic["n_examples"].to_list() == [18, 18]
     assert by_topic["score_sum"].sum() == pytest.approx(float(answer.table["score"].sum()), rel=1e-4, abs=1e-4)
     assert (by_topic["low"] < by_topic["score_sum"]).all()
+
+
+def test_an_answer_says_what_was_cut_of_a_question_that_is_too_long(tiny_project):
+    long = "the with statement opens a file and " * 12
+    with lorif_assets.open(tiny_project.root / "lorif.toml") as project:
+        cut = project.attribute(long, COMPLETION)
+        whole = project.attribute(PROMPT, COMPLETION)
+        contrast = project.attribute_query({"prompt": PROMPT, "completion": COMPLETION, "against": long})
+        (shard, example), *_ = whole.table.select("shard", "example_id").iter_rows()
+        tokens = project.attribute_tokens({"prompt": long, "completion": COMPLETION}, shard, example)
+    assert cut.notice.startswith("What was asked is too long, and was cut: ")
+    assert "at most 48 are kept" in cut.notice
+    assert cut.notice in repr(cut)
+    assert cut.as_json(1)["notice"] == cut.notice
+    assert (whole.notice, whole.as_json(1)["notice"]) == (None, None)
+    # Also where the other completion alone is too long.
+    assert "at most 48 are kept" in contrast.notice
+    said = dict(tokens.select("side", "cut").unique().iter_rows())
+    assert "at most 48 are kept" in said["query"]
+    assert said["example"] is None

@@ -125,3 +125,11 @@ def test_several_completions_go_with_no_other_form(
     result = lorif("attribute", *arguments, *config)
     assert result.exit_code == 2
     assert expected in " ".join(result.output.split())
+
+
+def test_an_answer_to_a_question_that_was_cut_says_so_in_each_form(lorif: Lorif, config: tuple[str, Path]) -> None:
+    question = ("attribute", "--prompt", "the with statement " * 24, "--completion", " opens a file", "--top", 1)
+    said = "What was asked is too long, and was cut: "
+    assert said in " ".join(lorif(*question, *config).stdout.split())
+    assert json.loads(lorif(*question, "--json", *config).stdout)["notice"].startswith(said)
+    assert said in " ".join(lorif(*question, "--csv", *config).stderr.split())

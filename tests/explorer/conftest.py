@@ -18,6 +18,7 @@ from lorif_assets.explorer.answers import Answers
 from lorif_assets.explorer.application import application
 from lorif_assets.explorer.explorer import Explorer
 from lorif_assets.lake.remembered_rows import RememberingLake
+from lorif_assets.pages.cut_notice import cut_notice
 from lorif_assets.progress import Progress
 from tests.stored_influences import EXAMPLES, LATE, SHARD, stored_influences
 
@@ -26,7 +27,7 @@ class StandInProject:
     """Answers every question with all examples, in the order of their names; holds the answer back where it is told to."""
 
     def __init__(self):
-        self.asked, self.lines, self.goes_on, self.fails = [], [], Event(), False
+        self.asked, self.lines, self.goes_on, self.fails, self.cut = [], [], Event(), False, None
         self.goes_on.set()
 
     def load(self, checkpoint=None):
@@ -57,6 +58,7 @@ class StandInProject:
             ),
             tokens=pl.DataFrame(),
             objective={},
+            notice=cut_notice([self.cut] if self.cut else []),
         )
 
     def attribute_chat(self, chat, *, checkpoint, top_k):
@@ -81,7 +83,9 @@ class StandInProject:
             for side, text in said.items()
             for position, token in enumerate(text)
         ]
-        return pl.DataFrame(rows, schema_overrides={"score": pl.Float32}).with_columns(exact_score=pl.lit(8.0))
+        return pl.DataFrame(rows, schema_overrides={"score": pl.Float32}).with_columns(
+            exact_score=pl.lit(8.0), cut=pl.lit(self.cut, pl.String)
+        )
 
     def attribute_stored_query(self, query_set, query_id, *, checkpoint, top_k):
         return self.attribute(query_set, query_id, checkpoint=checkpoint, top_k=top_k)

@@ -307,3 +307,29 @@ def test_half_of_a_surrogate_pair_is_no_parameter(client):
     sent = client.post("/api/ask", content='{"completion": "\\ud800"}', headers={"content-type": "application/json"})
     assert sent.status_code == 400
     assert "surrogate" in sent.json()["error"]["message"]
+
+
+CUT = "20 tokens in front and 0 behind of 68: at most 48 are kept"
+
+
+def test_each_answer_to_a_question_that_was_cut_says_so(client, project):
+    project.cut = CUT
+    asked = {"completion": " c"}
+    client.post("/api/ask", json=asked)
+    ready(client, asked)
+    said = f"What was asked is too long, and was cut: {CUT}"
+    for name in ("influences", "groups"):
+        assert client.get(f"/api/{name}", params=asked).json()["notice"] == said
+    for path in ("/query", "/groups"):
+        assert said in client.get(path, params=asked).text
+    assert client.get("/api/influences").json()["notice"] is None
+
+
+def test_the_tokens_of_a_pair_that_was_cut_say_so(client, project):
+    project.cut = CUT
+    asked = {"completion": " c", "shard": SHARD, "example": "fox"}
+    client.post("/api/ask", json=asked)
+    ready(client, asked)
+    sides = [f"{what} is too long, and was cut: {CUT}" for what in ("What was asked", "The example")]
+    assert client.get("/api/tokens", params=asked).json()["notice"] == ". ".join(sides)
+    assert all(one in client.get("/tokens", params=asked).text for one in sides)

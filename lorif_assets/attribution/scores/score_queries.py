@@ -1,7 +1,7 @@
 """Scoring queries against a checkpoint's stored factors in one streaming pass, however many queries there are."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -61,7 +61,8 @@ class QueryScores:
     with its loss, and the spread and concentration of its scores over all examples. `scan` says what was scanned, and why.
     `query_error` is the relative error of the preconditioned queries, 0 if they are kept whole. `relative` has the rows
     that lead by relative influence, in the columns of `scores`; their ranks are those of that ranking. `tokens` has the
-    shares of single tokens in leading scores, in the columns of `TOKEN_ROWS`, where they were asked for.
+    shares of single tokens in leading scores, in the columns of `TOKEN_ROWS`, where they were asked for. `cuts` says by its id
+    what was cut of a question that is too long, where questions are answered.
     """
 
     scores: pl.DataFrame
@@ -71,6 +72,11 @@ class QueryScores:
     query_error: float
     relative: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=RELATIVE_SCHEMA))
     tokens: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=TOKEN_ROWS))
+    cuts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def with_cuts(self, queries: "Sequence[TokenizedExample]") -> "QueryScores":
+        """Return the same, with what was cut of the queries."""
+        return replace(self, cuts={query.example_id: query.cuts for query in queries if query.cuts})
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,11 @@ class TokenizedExample:
         return self.objective.scalar if self.objective else None
 
     @property
+    def cuts(self) -> tuple[str, ...]:
+        """What was cut of the query, and of what else it asks about, without repetitions."""
+        return tuple(dict.fromkeys(term.tokens.cut for term in self.terms if term.tokens.cut))
+
+    @property
     def truncated(self) -> bool:
         """Whether only a part of the example is used."""
         return self.cut is not None
