@@ -51,15 +51,20 @@ def put(lake: Lake, schema: TableSchema, rows: Sequence[Mapping[str, Any]]) -> N
         lake.replace(schema, partition, pa.Table.from_pylist(own, schema=schema.columns))
 
 
-def stored_influences(root: Path, n_listed: int = 3, names: Sequence[str] = tuple(EXAMPLES)) -> Lake:
+def stored_influences(
+    root: Path,
+    n_listed: int = 3,
+    names: Sequence[str] = tuple(EXAMPLES),
+    said: Mapping[str, tuple[str, str]] = QUERIES,
+) -> Lake:
     """Write the lake: two checkpoints, one query set, both rankings, and scores of two methods from an evaluation."""
     lake = Lake(str(root))
     recipe = Recipe()
     put(lake, TRAINING_EXAMPLES, [_example(name, row) for row, name in enumerate(names)])
     queries = [
         {"query_set": SET, "query_id": name, "row": row, "format": "prompt_completion", "metadata": '{"kind": "test"}'}
-        | dict(zip(("prompt", "completion"), said, strict=True))
-        for row, (name, said) in enumerate(QUERIES.items())
+        | dict(zip(("prompt", "completion"), exchange, strict=True))
+        for row, (name, exchange) in enumerate(said.items())
     ]
     put(lake, QUERY_EXAMPLES, queries)
     for step, checkpoint in ((100, EARLY), (200, LATE)):
@@ -76,7 +81,7 @@ def stored_influences(root: Path, n_listed: int = 3, names: Sequence[str] = tupl
         )
         summary = {"loss": 6.0, "n_target_tokens": 3, "n_examples": len(names), "score_std": _STD, "top_10_share": 1.0}
         summary |= {"top_100_share": 1.0, "recipe_hash": recipe.score_hash, "computed_from": "now"}
-        put(lake, QUERY_SUMMARIES, [{**at, "query_id": query, **summary} for query in QUERIES])
+        put(lake, QUERY_SUMMARIES, [{**at, "query_id": query, **summary} for query in said])
         # At the earlier checkpoint the sign of everything is the other way round.
         sign = -1 if checkpoint == EARLY else 1
         scores = {name: sign * score for name, score in _SCORES.items()}
@@ -88,7 +93,7 @@ def stored_influences(root: Path, n_listed: int = 3, names: Sequence[str] = tupl
                 [
                     {**at, "query_id": query, "side": side, "rank": rank, "example_id": name, "shard": SHARD}
                     | {"score": scores[name], "relative_score": relative[name], "computed_from": "now"}
-                    for query in QUERIES
+                    for query in said
                     for side, order in (("highest", -1), ("lowest", 1))
                     for rank, name in enumerate(sorted(ranked, key=lambda name: order * ranked[name])[:n_listed], 1)
                 ],
@@ -96,7 +101,7 @@ def stored_influences(root: Path, n_listed: int = 3, names: Sequence[str] = tupl
         for method, by in (("lorif", 1.0), ("bm25", -1.0)):
             rows = [
                 {**at, "method": method, "query_id": query, "example_id": name, "score": by * score}
-                for query in QUERIES
+                for query in said
                 for name, score in scores.items()
             ]
             put(lake, EVALUATED_SCORES, rows)
@@ -107,7 +112,7 @@ def stored_influences(root: Path, n_listed: int = 3, names: Sequence[str] = tupl
         [
             {"query_set": SET, "query_id": query, "from_checkpoint": EARLY, "to_checkpoint": LATE}
             | {"rank_biased_overlap": 0.25, "relative_overlap": 0.5}
-            for query in QUERIES
+            for query in said
         ],
     )
     return lake

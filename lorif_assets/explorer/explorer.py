@@ -41,7 +41,6 @@ from lorif_assets.influences.catalogue import (
     ScoredQuery,
     scored_checkpoints,
     scored_methods,
-    scored_queries,
     scored_query,
 )
 from lorif_assets.influences.exact_ranks import exact_ranks
@@ -50,6 +49,7 @@ from lorif_assets.influences.groups import grouped, stored_noise_share
 from lorif_assets.influences.lengths import by_length
 from lorif_assets.influences.listing import InfluenceList, influence_list
 from lorif_assets.influences.movement import movement
+from lorif_assets.influences.query_page import found_queries
 from lorif_assets.influences.ranked import Ranked, Side, ranked_answer, ranked_query
 from lorif_assets.influences.trust import Trust
 from lorif_assets.lake.attribution_tables import TOKEN_SCORES
@@ -130,20 +130,15 @@ class Explorer:
         return Overview(self.name, tuple(scored_checkpoints(self.lake)))
 
     def queries(self, question: QueriesQuestion) -> Queries:
-        """List the queries of a set, with the loss and the spread of scores of each.
+        """List the queries of a set, a page at a time, with the loss and the spread of scores of each.
 
         Raises:
             NotStoredError: there is no such checkpoint or query set.
         """
         checkpoint, query_set = self.places.of(question)
-        wanted = question.text.casefold()
-        found = scored_queries(self.lake, checkpoint, query_set)
-        return Queries(
-            checkpoint,
-            query_set,
-            tuple(one for one in found if wanted in one.text.casefold() or wanted in one.query_id.casefold()),
-            self.notices.notice(checkpoint, query_set),
-        )
+        found = found_queries(self.lake, checkpoint, query_set, question.text, question.offset, question.limit)
+        notice = self.notices.notice(checkpoint, query_set)
+        return Queries(checkpoint, query_set, found.queries, found.offset, found.n_found, notice)
 
     def influences(self, question: InfluencesQuestion) -> Influences:
         """List training examples that made a completion more likely (proponents) or less (opponents), a page at a time.
@@ -204,10 +199,10 @@ class Explorer:
         Raises:
             NotStoredError: there is no such query.
         """
-        checkpoint, query_set = self.places.of(question)
-        query_id = question.query or self.places.first_query(checkpoint, query_set)
-        found = movement(self.lake, query_set, query_id, question.ranking, question.side, question.leading)
-        return QueryMovement(query_set, query_id, found, self.notices.notice(checkpoint, query_set))
+        checkpoint, query = self.places.query(question, question.query)
+        of_query = query.query_set, query.query_id
+        found = movement(self.lake, *of_query, question.ranking, question.side, question.leading)
+        return QueryMovement(*of_query, found, self.notices.notice(checkpoint, query.query_set))
 
     def example(self, question: ExampleQuestion) -> Example:
         """Show a training example whole: its text and metadata, its loss at each checkpoint, the stored queries it moves.
@@ -317,10 +312,7 @@ class Explorer:
             NotStoredError: one of them is not there, or was not computed.
         """
         if not question.is_computed:
-            checkpoint, query_set = self.places.of(question)
-            query = scored_query(
-                self.lake, checkpoint, query_set, question.query or self.places.first_query(checkpoint, query_set)
-            )
+            checkpoint, query = self.places.query(question, question.query)
             return checkpoint, query, ranked_query(self.lake, checkpoint, query, question.ranking, question.method)
         if question.method != MethodName.LORIF:
             raise NotStoredError(f"a question of your own is answered by LoRIF alone, not by {question.method!r}")
@@ -370,11 +362,8 @@ class Explorer:
             asked = self.answers.question(question.asked)
             asked = replace(asked, checkpoint=question.checkpoint or asked.checkpoint)
         else:
-            checkpoint, query_set = self.places.of(question)
-            query = scored_query(
-                self.lake, checkpoint, query_set, question.query or self.places.first_query(checkpoint, query_set)
-            )
-            asked = Computed(checkpoint, query_set=query_set, query=query.query_id)
+            checkpoint, query = self.places.query(question, question.query)
+            asked = Computed(checkpoint, query_set=query.query_set, query=query.query_id)
         asked = replace(asked, span=question.span or asked.span)
         return (
             replace(asked, shard=question.shard, example=question.example)

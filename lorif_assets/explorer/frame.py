@@ -2,17 +2,19 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
 from lorif_assets.attribution.scores.stored_rankings import Ranking
 from lorif_assets.explorer.explorer import Explorer
 from lorif_assets.explorer.questions import (
+    AskedQuestion,
     ExampleQuestion,
     GroupsQuestion,
     InfluencesQuestion,
     MovementQuestion,
+    QueriesQuestion,
     QuerySetQuestion,
     Question,
     SelectionQuestion,
@@ -20,7 +22,8 @@ from lorif_assets.explorer.questions import (
     TrustQuestion,
     WorkQuestion,
 )
-from lorif_assets.influences.catalogue import ScoredCheckpoint, ScoredQuery, scored_queries
+from lorif_assets.influences.catalogue import ScoredCheckpoint
+from lorif_assets.influences.query_page import QueryPage, queries_around
 from lorif_assets.influences.trust import Trust
 
 
@@ -39,7 +42,7 @@ class TokensPage(TokensQuestion):
 
 
 KINDS: Mapping[str, type[Question]] = {
-    "/": QuerySetQuestion,
+    "/": QueriesQuestion,
     "/query": InfluencesQuestion,
     "/groups": GroupsQuestion,
     "/movement": MovementQuestion,
@@ -55,10 +58,18 @@ KINDS: Mapping[str, type[Question]] = {
 }
 """What the addresses of pages, and those that pages link to, have as parameters."""
 
+VIEWS = ("/query", "/groups", "/movement")
+"""The pages of a query: another query is shown in the same view."""
+_OF_ONE_QUERY = frozenset(AskedQuestion.model_fields) - frozenset(QuerySetQuestion.model_fields) | {"offset"}
+_LISTED_BESIDE = 100
+
 
 @dataclass(frozen=True)
 class Frame:
-    """What is around the content of a page: where one is, and where one can go; `lost_sets` have no query file any more."""
+    """What is around the content of a page: where one is, and where one can go; `lost_sets` have no query file any more.
+
+    `queries` are listed beside the page; another one is shown at the path `view`, as `walked` has it.
+    """
 
     project: str
     path: str
@@ -67,8 +78,10 @@ class Frame:
     checkpoints: tuple[ScoredCheckpoint, ...] = ()
     query_sets: tuple[str, ...] = ()
     lost_sets: frozenset[str] = frozenset()
-    queries: tuple[ScoredQuery, ...] = ()
+    queries: QueryPage = field(default_factory=QueryPage)
     query: str | None = None
+    view: str = "/query"
+    walked: Question = field(default_factory=QuerySetQuestion)
     trust: Trust | None = None
     kept: tuple[tuple[str, str], ...] = ()
     notice: str | None = None
@@ -118,12 +131,21 @@ def frame_of(explorer: Explorer, question: Question, path: str, query: str | Non
         checkpoints=overview.checkpoints,
         query_sets=sets,
         lost_sets=explorer.query_files.lost(sets),
-        queries=tuple(scored_queries(explorer.lake, checkpoint, query_set)),
+        queries=queries_around(explorer.lake, checkpoint, query_set, query, _LISTED_BESIDE),
         query=query,
+        view=path if path in VIEWS else "/query",
+        walked=_walked(question if path in VIEWS else at, checkpoint, query_set),
         trust=explorer.trust_at_once(TrustQuestion(checkpoint=checkpoint, query_set=query_set)),
         kept=hidden(question, leaving_out={"checkpoint", "query_set", "offset"}),
         notice=explorer.notice(question, checkpoint, query_set),
     )
+
+
+def _walked(question: Question, checkpoint: str, query_set: str) -> Question:
+    """A question without what is of one query alone, to be asked of the others: the ranking and the filters stay."""
+    fields = type(question).model_fields
+    defaults = {name: field.get_default() for name, field in fields.items() if name in _OF_ONE_QUERY}
+    return question.model_copy(update=defaults | {"checkpoint": checkpoint, "query_set": query_set})
 
 
 def hidden(question: Question, leaving_out: set[str]) -> tuple[tuple[str, str], ...]:

@@ -21,6 +21,7 @@ from lorif_assets.explorer.questions import (
     GroupsQuestion,
     InfluencesQuestion,
     MovementQuestion,
+    QueriesQuestion,
     QuerySetQuestion,
     RankingQuestion,
     SelectionQuestion,
@@ -96,9 +97,11 @@ def _has_to_be_asked(explorer: Explorer, question: AskedQuestion) -> bool:
     return question.is_computed and explorer.progress(question).stage is not Stage.READY
 
 
-def _home(explorer: Explorer, question: QuerySetQuestion, path: str) -> str:
+def _home(explorer: Explorer, question: QueriesQuestion, path: str) -> str:
     frame = frame_of(explorer, question, path)
-    return render("home", {"frame": frame, "to": address, "asked": AskedQuestion()})
+    at = question.model_copy(update={"checkpoint": frame.checkpoint, "query_set": frame.query_set})
+    found = explorer.queries(question)
+    return render("home", {"frame": frame, "to": address, "asked": AskedQuestion(), "question": at, "found": found})
 
 
 def _query(explorer: Explorer, question: InfluencesQuestion, path: str) -> str:
@@ -190,13 +193,13 @@ def _groups(explorer: Explorer, question: GroupsQuestion, path: str) -> str:
 
 
 def _movement(explorer: Explorer, question: MovementQuestion, path: str) -> str:
-    stored = RankingQuestion(checkpoint=question.checkpoint, query_set=question.query_set, query=question.query)
-    asked, frame, query = _resolved(explorer, stored, path)
-    resolved = question.model_copy(update={name: getattr(asked, name) for name in ("checkpoint", "query_set", "query")})
+    checkpoint, query = explorer.places.query(question, question.query)
+    names = {"checkpoint": checkpoint, "query_set": query.query_set, "query": query.query_id}
+    resolved = question.model_copy(update=names)
     return render(
         "movement",
         {
-            "frame": frame,
+            "frame": frame_of(explorer, resolved, path, query.query_id),
             "to": address,
             "question": resolved,
             "query": query,

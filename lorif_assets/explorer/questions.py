@@ -42,6 +42,8 @@ class QueriesQuestion(QuerySetQuestion):
     """The queries of a set."""
 
     text: str = Field("", description="Only queries that say this, whatever its case.")
+    offset: int = Field(0, ge=0, description="Queries before the page.")
+    limit: int = Field(100, ge=1, le=_MOST_ROWS, description="Queries of the page.")
 
 
 class WeightedCompletion(Question):

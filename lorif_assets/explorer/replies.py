@@ -30,11 +30,13 @@ class Overview:
 
 @dataclass(frozen=True)
 class Queries:
-    """The queries of a set at a checkpoint."""
+    """A page of the queries of a set at a checkpoint: those from `offset` on of the `n_found` that were searched for."""
 
     checkpoint: str
     query_set: str
     queries: tuple[ScoredQuery, ...]
+    offset: int
+    n_found: int
     notice: str | None
 
 

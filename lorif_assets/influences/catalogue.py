@@ -101,8 +101,18 @@ def scored_queries(lake: Lake, checkpoint: str, query_set: str) -> list[ScoredQu
     Raises:
         NotStoredError: there are none.
     """
+    return queries_of(scored_rows(lake, checkpoint, query_set))
+
+
+def scored_rows(lake: Lake, checkpoint: str, query_set: str) -> pl.DataFrame:
+    """Return the rows of the queries of a set that are scored at a checkpoint, in the order of their file.
+
+    Raises:
+        NotStoredError: there are none.
+    """
     summaries = lake.read(QUERY_SUMMARIES, _SUMMARY, checkpoint=checkpoint, query_set=query_set)
-    rows = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row").join(summaries, on="query_id", how="inner")
+    content = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
+    rows = content.join(summaries, on="query_id", how="inner", maintain_order="left")
     if rows.is_empty():
         there = ", ".join(
             f"{one.name} has scores of {' and '.join(map(repr, one.query_sets))}" for one in scored_checkpoints(lake)
@@ -111,9 +121,14 @@ def scored_queries(lake: Lake, checkpoint: str, query_set: str) -> list[ScoredQu
             f"the lake has no scores of the queries that the set {query_set!r} has now at the checkpoint {checkpoint!r}; "
             f"{there or 'it has none'}. Name one of these, or materialize `query_scores`"
         )
+    return rows
+
+
+def queries_of(rows: pl.DataFrame) -> list[ScoredQuery]:
+    """Return the queries of rows of `scored_rows`."""
     return [
         ScoredQuery(
-            query_set=query_set,
+            query_set=row["query_set"],
             query_id=row["query_id"],
             parts=passage_parts(row),
             metadata=passage_metadata(row),
@@ -124,19 +139,20 @@ def scored_queries(lake: Lake, checkpoint: str, query_set: str) -> list[ScoredQu
     ]
 
 
-def scored_query(lake: Lake, checkpoint: str, query_set: str, query_id: str) -> ScoredQuery:
-    """Return one query of a set.
+def scored_query(lake: Lake, checkpoint: str, query_set: str, query_id: str | None) -> ScoredQuery:
+    """Return one query of a set; without an id, the first.
 
     Raises:
         NotStoredError: it is not there, or not scored.
     """
-    queries = scored_queries(lake, checkpoint, query_set)
-    for query in queries:
-        if query.query_id == query_id:
-            return query
-    first = ", ".join(repr(query.query_id) for query in queries[:5])
+    rows = scored_rows(lake, checkpoint, query_set)
+    wanted = rows if query_id is None else rows.filter(pl.col("query_id") == query_id)
+    if not wanted.is_empty():
+        (query,) = queries_of(wanted.head(1))
+        return query
+    first = ", ".join(map(repr, rows["query_id"].head(5)))
     raise NotStoredError(
-        f"the query set {query_set!r} has no query {query_id!r} at {checkpoint!r}: its {len(queries)} begin with {first}"
+        f"the query set {query_set!r} has no query {query_id!r} at {checkpoint!r}: its {rows.height} begin with {first}"
     )
 
 

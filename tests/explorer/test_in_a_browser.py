@@ -94,6 +94,13 @@ def test_keys_walk_through_rows_queries_and_views(opened):
     page.wait_for_url("**query=%3Cscript**")
     page.keyboard.press("g")
     page.wait_for_url("**/groups?**")
+    # In the same view and by the same ranking.
+    page.goto("/groups?ranking=relative&column=topic")
+    page.keyboard.press("n")
+    page.wait_for_url("**/groups?**ranking=relative**column=topic**")
+    assert page.locator(".contents [aria-current]").inner_text() != page.locator(".contents li a").first.inner_text()
+    page.keyboard.press("p")
+    page.wait_for_url("**query=q%2F1**")
     page.keyboard.press("?")
     assert page.locator("dialog[open]").count() == 1
     page.keyboard.press("Escape")
@@ -204,6 +211,10 @@ def test_the_table_of_contents_finds_a_query(opened):
     page = opened("/query")
     page.fill("[data-find]", "jumps")
     assert page.locator(".contents li:visible").count() == 1
+    # Those that are not beside the page are found on the first page.
+    page.press("[data-find]", "Enter")
+    page.wait_for_url("**/?**text=jumps**")
+    assert page.locator("table.overview tbody tr").count() == 1
 
 
 def select(page, first, last):

@@ -16,13 +16,6 @@ function moveRow(step) {
   (next.hasAttribute("tabindex") ? next : next.querySelector("[data-open]")).focus();
 }
 
-function moveQuery(step) {
-  const links = [...document.querySelectorAll(".contents a")];
-  const at = links.findIndex((link) => link.hasAttribute("aria-current"));
-  const next = links[at < 0 ? 0 : at + step];
-  if (next) next.click();
-}
-
 function showKeys() {
   document.getElementById("keys").showModal();
 }
@@ -30,8 +23,6 @@ function showKeys() {
 const KEYS = {
   j: () => moveRow(1),
   k: () => moveRow(-1),
-  n: () => moveQuery(1),
-  p: () => moveQuery(-1),
   "/": () => (document.querySelector("[data-search]") ?? document.querySelector("[data-find]"))?.focus(),
   x: () => document.activeElement?.closest("[data-row]")?.querySelector("input[type=checkbox]")?.click(),
   "?": showKeys,
