@@ -101,10 +101,14 @@ class Attribution:
 
         Returns:
             value, n_examples, score_sum, score_mean, its standard_error, and low and high, a 95 % interval of the sum by
-            the standard error; the largest sum first.
+            the standard error; the largest sum first. The last three are null where not all examples are listed: those at
+            the ends were chosen by their scores.
         """
         rows = self.table.select("score", "metadata", query_id=pl.lit(""))
-        return group_sums(rows, column).drop("query_id", "column")
+        sums = group_sums(rows, column).drop("query_id", "column")
+        if self.table["shard", "example_id"].n_unique() >= self.n_examples:
+            return sums
+        return sums.with_columns(pl.lit(None, pl.Float64).alias(name) for name in ("standard_error", "low", "high"))
 
     @property
     def proponents(self) -> pl.DataFrame:

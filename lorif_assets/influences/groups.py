@@ -26,7 +26,8 @@ class Group:
     """The examples with one value in a metadata column.
 
     `total` is the sum of their values; `low` and `high` are the ends of its 95 % interval, total ± 1.96 √n s with s the
-    standard deviation within the group: what as many other examples of the kind would give. None for a single example.
+    standard deviation within the group: what as many other examples of the kind would give. None for a single example, and
+    where the two ends of a ranking alone are listed: they were chosen by their values, and say nothing of others.
     `share` is the sum of their magnitudes as a share (0 to 1) of that of all listed examples, `example_share` their share of
     the examples.
     """
@@ -100,7 +101,7 @@ def grouped(lake: Lake, ranked: Ranked, column: str | None, noise_share: float |
     chosen = columns[0] if column is None else column
     if chosen not in columns:
         raise NotStoredError(f"no training example has the metadata column {chosen!r}; there are {', '.join(columns)}")
-    groups = _groups(values, metadata, chosen)
+    groups = _groups(values, metadata, chosen, is_complete=ranked.is_complete)
     return Grouping(chosen, columns, groups, len(metadata), ranked.n_examples, ranked.is_complete, noise_share)
 
 
@@ -113,7 +114,11 @@ def _posterior_means(values: pl.Series, noise_share: float, ranked: Ranked) -> p
 
 
 def _groups(
-    values: Mapping[tuple[str, str], float], metadata: Mapping[tuple[str, str], Mapping[str, Any]], column: str
+    values: Mapping[tuple[str, str], float],
+    metadata: Mapping[tuple[str, str], Mapping[str, Any]],
+    column: str,
+    *,
+    is_complete: bool,
 ) -> tuple[Group, ...]:
     members: dict[str, list[float]] = {}
     for pair, one in metadata.items():
@@ -121,14 +126,17 @@ def _groups(
             for name in values_of(one, column) or (NO_VALUE,):
                 members.setdefault(name, []).append(values[pair])
     magnitude = sum(abs(values[pair]) for pair in metadata if math.isfinite(values[pair]))
-    groups = [_group(name, found, magnitude, len(metadata)) for name, found in members.items()]
+    groups = [
+        _group(name, found, magnitude, len(metadata), has_interval=is_complete and len(found) > 1)
+        for name, found in members.items()
+    ]
     return tuple(sorted(groups, key=lambda group: (-abs(group.total), group.name)))
 
 
-def _group(name: str, values: list[float], magnitude: float, n_examples: int) -> Group:
+def _group(name: str, values: list[float], magnitude: float, n_examples: int, *, has_interval: bool) -> Group:
     n, total = len(values), math.fsum(values)
     mean = total / n
-    half = _Z_95 * math.sqrt(n * sum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else None
+    half = _Z_95 * math.sqrt(n * sum((value - mean) ** 2 for value in values) / (n - 1)) if has_interval else None
     return Group(
         name=name,
         n_examples=n,

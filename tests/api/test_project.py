@@ -388,6 +388,13 @@ def test_influence_is_summed_by_a_column_of_the_metadata(tiny_project):
     assert (by_topic["low"] < by_topic["score_sum"]).all()
 
 
+def test_influence_of_the_two_ends_of_a_ranking_is_summed_without_an_interval(tiny_project):
+    with lorif_assets.open(tiny_project.root / "lorif.toml") as project:
+        by_topic = project.attribute(PROMPT, COMPLETION, top_k=5).by("topic")
+    assert by_topic["n_examples"].sum() == 10
+    assert by_topic.select("standard_error", "low", "high").null_count().row(0) == (by_topic.height,) * 3
+
+
 def test_an_answer_says_what_was_cut_of_a_question_that_is_too_long(tiny_project):
     long = "the with statement opens a file and " * 12
     with lorif_assets.open(tiny_project.root / "lorif.toml") as project:

@@ -43,6 +43,8 @@ def test_of_a_list_with_two_ends_the_groups_say_that_they_are_not_all(tmp_path):
     ranked = ranked_query(lake, LATE, scored_query(lake, LATE, SET, "q/1"), "plain")
     found = grouped(lake, ranked, None)
     assert (found.column, found.n_grouped, found.n_examples, found.is_complete) == ("topic", 4, 6, False)
+    # Chosen by their scores, they say nothing of others of their kind.
+    assert {(group.low, group.high) for group in found.groups} == {(None, None)}
 
 
 def test_a_column_that_nobody_has_is_refused_with_those_that_there_are(lake, ranked):
