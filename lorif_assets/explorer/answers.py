@@ -279,6 +279,14 @@ def member_line(prompt: str, completion: str, weight: float, *, chat: bool) -> d
     return {**({"messages": _exchange(prompt, completion)} if chat else said), "weight": weight}
 
 
+def said_of_member(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Return prompt, completion and weight of one of several completions, as a weighted set of a query file has it."""
+    if "messages" not in line:
+        return dict(line)
+    said = {turn["role"]: turn["content"] for turn in line["messages"]}
+    return {"prompt": said.get("user", ""), "completion": said["assistant"], "weight": line["weight"]}
+
+
 def _exchange(prompt: str, completion: str) -> list[dict[str, str]]:
     turns = {"user": prompt, "assistant": completion}
     return [{"role": role, "content": content} for role, content in turns.items() if content]

@@ -27,6 +27,7 @@ from lorif_assets.explorer.questions import (
     MovementQuestion,
     OverviewQuestion,
     QueriesQuestion,
+    QuerySetQuestion,
     Question,
     RankingQuestion,
     TokensQuestion,
@@ -199,7 +200,7 @@ class Explorer:
         Raises:
             NotStoredError: there is no such query.
         """
-        checkpoint, query = self.places.query(question, question.query)
+        checkpoint, query = self.stored_query(question, question.query)
         of_query = query.query_set, query.query_id
         found = movement(self.lake, *of_query, question.ranking, question.side, question.leading)
         return QueryMovement(*of_query, found, self.notices.notice(checkpoint, query.query_set))
@@ -258,6 +259,15 @@ class Explorer:
             return computed.checkpoint, None
         return computed.checkpoint, scored_query(self.lake, computed.checkpoint, computed.query_set, computed.query)
 
+    def stored_query(self, question: QuerySetQuestion, query_id: str | None) -> tuple[str, ScoredQuery]:
+        """Return the checkpoint and the stored query that a question is about; without an id, the first of the set.
+
+        Raises:
+            NotStoredError: there is no such checkpoint or query.
+        """
+        checkpoint, query_set = self.places.of(question)
+        return checkpoint, scored_query(self.lake, checkpoint, query_set, query_id)
+
     def trust(self, question: TrustQuestion) -> Trust:
         """Tell whether the scores of a query set at a checkpoint can be trusted, and why.
 
@@ -312,7 +322,7 @@ class Explorer:
             NotStoredError: one of them is not there, or was not computed.
         """
         if not question.is_computed:
-            checkpoint, query = self.places.query(question, question.query)
+            checkpoint, query = self.stored_query(question, question.query)
             return checkpoint, query, ranked_query(self.lake, checkpoint, query, question.ranking, question.method)
         if question.method != MethodName.LORIF:
             raise NotStoredError(f"a question of your own is answered by LoRIF alone, not by {question.method!r}")
@@ -362,7 +372,7 @@ class Explorer:
             asked = self.answers.question(question.asked)
             asked = replace(asked, checkpoint=question.checkpoint or asked.checkpoint)
         else:
-            checkpoint, query = self.places.query(question, question.query)
+            checkpoint, query = self.stored_query(question, question.query)
             asked = Computed(checkpoint, query_set=query.query_set, query=query.query_id)
         asked = replace(asked, span=question.span or asked.span)
         return (

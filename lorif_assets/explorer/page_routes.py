@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from lorif_assets.config.methods import MethodName
 from lorif_assets.errors import LorifError, NotStoredError
-from lorif_assets.explorer.answers import Stage
+from lorif_assets.explorer.asking_pages import ask_page, asking_page, has_to_be_asked
 from lorif_assets.explorer.explorer import Explorer
 from lorif_assets.explorer.faces import read_question
 from lorif_assets.explorer.frame import KINDS, ExamplePage, Frame, TokensPage, address, frame_of, hidden
@@ -27,7 +27,6 @@ from lorif_assets.explorer.questions import (
     SelectionQuestion,
     TokensQuestion,
     TrustQuestion,
-    WorkQuestion,
 )
 from lorif_assets.explorer.selection_pages import marked_page, selection_page
 from lorif_assets.explorer.selections import writing_command
@@ -52,7 +51,7 @@ def page_routes(explorer: Explorer) -> list[Route]:
         "/example": _example,
         "/tokens": _tokens,
         "/trust": _trust,
-        "/ask": _ask,
+        "/ask": ask_page,
         "/select": selection_page,
         "/marked": marked_page,
     }
@@ -76,8 +75,8 @@ def _page(explorer: Explorer, path: str, show: Callable[[Explorer, Any, str], st
                 name: given[name].replace("\r\n", "\n") for name in ("prompt", "completion", "against") if name in given
             }
             question = read_question(kind, given)
-            if isinstance(question, RankingQuestion | TokensQuestion) and _has_to_be_asked(explorer, question):
-                return HTMLResponse(_asking(explorer, question, path, request.url.path + _query_string(request)))
+            if isinstance(question, RankingQuestion | TokensQuestion) and has_to_be_asked(explorer, question):
+                return HTMLResponse(asking_page(explorer, question, path, request.url.path + _query_string(request)))
             return HTMLResponse(show(explorer, question, path))
         except NotStoredError as error:
             return error_page(explorer, "Not stored", str(error), 404)
@@ -89,12 +88,6 @@ def _page(explorer: Explorer, path: str, show: Callable[[Explorer, Any, str], st
 
 def _query_string(request: Request) -> str:
     return f"?{request.url.query}" if request.url.query else ""
-
-
-def _has_to_be_asked(explorer: Explorer, question: AskedQuestion) -> bool:
-    if isinstance(question, TokensQuestion) and explorer.stored_tokens(question):
-        return False
-    return question.is_computed and explorer.progress(question).stage is not Stage.READY
 
 
 def _home(explorer: Explorer, question: QueriesQuestion, path: str) -> str:
@@ -193,7 +186,7 @@ def _groups(explorer: Explorer, question: GroupsQuestion, path: str) -> str:
 
 
 def _movement(explorer: Explorer, question: MovementQuestion, path: str) -> str:
-    checkpoint, query = explorer.places.query(question, question.query)
+    checkpoint, query = explorer.stored_query(question, question.query)
     names = {"checkpoint": checkpoint, "query_set": query.query_set, "query": query.query_id}
     resolved = question.model_copy(update=names)
     return render(
@@ -241,29 +234,6 @@ def _tokens(explorer: Explorer, question: TokensPage, path: str) -> str:
 def _trust(explorer: Explorer, question: TrustQuestion, path: str) -> str:
     frame = frame_of(explorer, question, path)
     return render("trust", {"frame": frame, "to": address, "trust": explorer.trust(question)})
-
-
-def _ask(explorer: Explorer, question: AskedQuestion, path: str) -> str:
-    if not question.is_computed:
-        frame = frame_of(explorer, question, path)
-        return render("ask", {"frame": frame, "to": address, "asked": question, "question": None, "then": ""})
-    return _asking(explorer, question, path, address("/query", question))
-
-
-def _asking(explorer: Explorer, question: AskedQuestion, path: str, then: str) -> str:
-    """The page that has a question computed, shows how far it is, and goes on to an address."""
-    kind = WorkQuestion if isinstance(question, WorkQuestion) else AskedQuestion
-    asked = kind(**{name: getattr(question, name) for name in kind.model_fields})
-    return render(
-        "ask",
-        {
-            "frame": frame_of(explorer, question, path, question.query),
-            "to": address,
-            "asked": asked,
-            "question": asked.model_dump_json(exclude_defaults=True),
-            "then": then,
-        },
-    )
 
 
 def _resolved(explorer: Explorer, question: Any, path: str) -> tuple[Any, Frame, ScoredQuery]:

@@ -5,10 +5,8 @@ from lorif_assets.explorer.query_files import QueryFiles
 from lorif_assets.explorer.questions import CheckpointQuestion, QuerySetQuestion
 from lorif_assets.influences.catalogue import (
     ScoredCheckpoint,
-    ScoredQuery,
     has_scored_queries,
     scored_checkpoints,
-    scored_query,
 )
 from lorif_assets.lake.lake import Lake
 
@@ -56,12 +54,3 @@ class Places:
         raise NotStoredError(
             f"no scores are stored of a checkpoint {question.checkpoint!r}; there are those of {names}"
         )
-
-    def query(self, question: QuerySetQuestion, query_id: str | None) -> tuple[str, ScoredQuery]:
-        """Return the checkpoint and the stored query that a question is about; without an id, the first of the set.
-
-        Raises:
-            NotStoredError: there are no scores of them.
-        """
-        checkpoint, query_set = self.of(question)
-        return checkpoint, scored_query(self._lake, checkpoint, query_set, query_id)

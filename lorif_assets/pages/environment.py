@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from lorif_assets.pages import number_format, passages
+from lorif_assets.pages import number_format, passages, token_colours
 
 
 @cache
@@ -40,6 +40,7 @@ def page_environment(package: str, **filters: Callable[..., Any]) -> Environment
         "first_line": passages.first_line,
         "last_line": passages.last_line,
         "codes": passages.codes,
+        "spoken": token_colours.spoken,
         **filters,
     }
     return environment

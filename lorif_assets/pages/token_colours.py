@@ -12,6 +12,7 @@ from lorif_assets.pages.cut_notice import cut_notice
 LEVELS = 5
 MOST_TOKENS = 1_500
 """Of one side, on a page."""
+_WHITE_SPACE = {" ": "space", "\n": "line break", "\r": "line break", "\t": "tab"}
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,13 @@ def single_tokens(tokens: Sequence[ScoredToken]) -> list[TokenRun]:
     """Return the tokens one by one in the colours of `token_runs`."""
     largest = _largest(tokens)
     return [TokenRun(token.text, _level(token.score, largest), token.score) for token in tokens[:MOST_TOKENS]]
+
+
+def spoken(text: str) -> str:
+    """Return a token as a screen reader can say it: white space by its names, where it is nothing else."""
+    if text.strip():
+        return text.strip()
+    return ", ".join(_WHITE_SPACE.get(character, "white space") for character in text) or "no text"
 
 
 def n_left_out(tokens: Sequence[ScoredToken], most: int = MOST_TOKENS) -> int:

@@ -337,3 +337,54 @@ def test_an_example_at_a_checkpoint_without_scores_is_not_there(client):
 
 def test_the_overlap_is_said_to_be_that_of_proponents(client):
     assert "Overlap of the proponents" in client.get("/movement", params={"side": "opponents"}).text
+
+
+def test_until_a_stored_query_is_scored_the_page_shows_it(client):
+    for path, params, title in (
+        ("/query", {"every": "true"}, "Scoring every example"),
+        ("/groups", {"every": "true"}, "Scoring every example"),
+        ("/query", {"span": "fox"}, "Which examples made it say this part?"),
+        ("/tokens", {"shard": SHARD, "example": "fox"}, "Which words of fox?"),
+    ):
+        main = client.get(path, params={"query": "q/1", **params}).text.partition("<main")[2]
+        assert f'<h1 class="small">{title}</h1>' in main
+        assert "What jumps?" in main
+        assert " A fox." in main
+        assert "data-ask" in main
+        # A form for a question of one's own would be empty.
+        assert "<textarea" not in main
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"prompt": "Say", "completion": " it", "chat": True},
+        {"prompt": "Say", "completion": " it", "against": " not"},
+        {"weighted": [{"prompt": "Say", "completion": " it", "weight": 1.0}, {"completion": " me", "weight": -2.0}]},
+        {"weighted": [{"prompt": "Say", "completion": " it"}, {"completion": " me", "weight": -2.0}], "chat": True},
+    ],
+)
+def test_a_form_keeps_a_question_that_a_key_stands_for(client, project, said):
+    project.goes_on.clear()
+    key = client.post("/api/ask", json=said).json()["key"]
+    text = client.get("/ask", params={"asked": key}).text
+    assert re.search(r'<textarea name="prompt"[^>]*>\nSay</textarea>', text)
+    assert re.search(r'<textarea name="completion"[^>]*>\n it</textarea>', text)
+    assert (' name="chat" value="true" checked' in text) == said.get("chat", False)
+    assert ("\n not</textarea>" in text) == ("against" in said)
+    assert ("\n me</textarea>" in text) == ("weighted" in said)
+
+
+def test_groups_of_the_two_ends_of_a_ranking_say_what_they_are_of_and_have_no_interval(client, project):
+    page = client.get("/groups", params={"column": "topic"}).text
+    assert "Share of the influence of both ends" in page
+    assert "all influence" not in page
+    assert "95 % interval" not in page
+    groups = client.get("/api/groups", params={"column": "topic"}).json()["grouping"]["groups"]
+    assert {(one["low"], one["high"]) for one in groups} == {(None, None)}
+    every = {"query": "q/1", "every": "true", "column": "topic"}
+    client.post("/api/ask", json={"query": "q/1", "every": True})
+    ready(client, {"query": "q/1", "every": "true"})
+    whole = client.get("/groups", params=every).text
+    assert "Share of all influence" in whole
+    assert "95 % interval" in whole

@@ -68,7 +68,7 @@ def test_the_first_page_leads_from_page_to_page_of_the_queries(many):
 def test_a_query_of_any_page_is_found_by_what_it_says(many):
     beside, main = parts(many, "/", text="NUMBER 24")
     assert queries(main) == [24, *range(240, 250)]
-    assert '<form class="find" action="/"' in beside
+    assert '<form class="find" action="/#queries"' in beside
     assert "No query of this set says that" in parts(many, "/", text="nowhere")[1]
     assert "The list ends at query 250" in parts(many, "/", offset="1000")[1]
 
