@@ -10,6 +10,7 @@ from lorif_assets.api.project import open_project
 from lorif_assets.cli.environment import config_option
 from lorif_assets.data.id_lists import id_list
 from lorif_assets.errors import SettingsError
+from lorif_assets.influences.selection import check_output
 from lorif_assets.influences.set_influence import SET_RANKINGS, SetRanking
 from lorif_assets.influences.wanted_rows import weighted_set
 from lorif_assets.pages.selection import print_selection
@@ -80,6 +81,9 @@ def select(
     """Write the training data that matter most for queries, or all but those, as their sources have them."""
     if (output is None) != dry_run:
         raise click.UsageError("Name an --output to write to, or ask for a --dry-run.")
+    if output is not None:
+        # Before rows are ranked, which takes its time.
+        check_output(output)
     with open_project() as project:
         selection = project.select(
             dict(map(_weighted, query_sets)),

@@ -9,7 +9,7 @@ from typing import Any
 
 from lorif_assets.data.passages import Part, passage_metadata, passage_parts, passages
 from lorif_assets.errors import RefusedError, SettingsError
-from lorif_assets.influences.selection import SelectedGroup, SelectedGroups, Selection
+from lorif_assets.influences.selection import SelectedGroup, SelectedGroups, Selection, check_output
 from lorif_assets.influences.wanted_rows import WantedRows
 from lorif_assets.lake.lake import Lake
 
@@ -115,7 +115,7 @@ class SelectionFolder:
 
         Raises:
             RefusedError: nothing may be written.
-            SettingsError: the name is none, or leads out of the folder.
+            SettingsError: the name is none, leads out of the folder, or is that of a file of a kind that is not written.
         """
         if self.path is None:
             raise RefusedError(
@@ -127,6 +127,7 @@ class SelectionFolder:
                 f"an output is the name of a file or folder in {self.path}, of letters, digits, spaces and _ - + = % . alone; "
                 f"found {output!r}"
             )
+        check_output(self.path / output)
         return self.path / output
 
     def write(self, selection: Selection, output: str) -> WrittenSelection:

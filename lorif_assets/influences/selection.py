@@ -18,6 +18,11 @@ from lorif_assets.project import Project
 from lorif_assets.scratch_folders import scratch_folder
 
 _PARQUET, _JSON_LINES = ".parquet", ".jsonl"
+_PACKED = frozenset([".bz2", ".gz", ".tar", ".xz", ".zip", ".zst"])
+_OTHER_KINDS = _PACKED | frozenset(
+    [".arrow", ".avro", ".csv", ".feather", ".json", ".ndjson", ".orc", ".pq", ".tsv", ".txt", ".xlsx"]
+)
+"""Of files that people keep training data in; other names with a dot, such as step.100, are those of folders."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +109,13 @@ class Selection:
             The lineage, with the names of the `files` by source.
 
         Raises:
-            SettingsError: the output is there already or cannot be written, or rows of several sources are to be in one file.
+            SettingsError: the output is there already or cannot be written, ends as a file of another kind, or rows of several
+                sources are to be in one file.
             MismatchError: nothing is selected, or a source changed since it was attributed.
             SourceError: a source cannot be read, or Parquet has no type for a column of it.
         """
         output = Path(output)
+        check_output(output)
         sources = self.summary.filter(pl.col("rows") > 0)["source"].to_list()
         if not sources:
             raise MismatchError("nothing is selected: there is no row to write")
@@ -134,7 +141,21 @@ class Selection:
 
 
 def _is_file(output: Path) -> bool:
-    return output.suffix in {_PARQUET, _JSON_LINES}
+    return output.suffix.lower() in {_PARQUET, _JSON_LINES}
+
+
+def check_output(output: Path) -> None:
+    """Refuse an output whose ending says that it is a file of a kind that is not written.
+
+    Raises:
+        SettingsError: it does; the message says what is written.
+    """
+    kind = output.suffix.lower()
+    if kind in _OTHER_KINDS:
+        raise SettingsError(
+            f"a selection is written as Parquet or JSON Lines, not as {kind}; found the output {output.name!r}. Name "
+            f"{output.stem}{_PARQUET} or {output.stem}{_JSON_LINES}, or a folder such as {output.stem}"
+        )
 
 
 def _lineage_file(output: Path) -> Path:
@@ -155,7 +176,7 @@ def _files(sources: list[str], output: Path) -> dict[str, str]:
 
 def _write(selection: Selection, source: str, path: Path, lineage: Mapping[str, Any]) -> None:
     parts = _parts(selection, source)
-    if path.suffix == _JSON_LINES:
+    if path.suffix.lower() == _JSON_LINES:
         write_json_lines(path, parts)
     else:
         write_parquet(path, source, parts, lineage)

@@ -81,3 +81,15 @@ def test_ids_come_from_standard_input_too(lorif: Lorif, config: tuple[str, Path]
     result = CliRunner().invoke(main, arguments, input="doc0-1\nnone\n")
     assert result.exit_code == 1
     assert "1 of 2 ids is of no row of the stored training data: 'none'" in " ".join(result.stderr.split())
+
+
+def test_an_output_of_a_kind_that_is_not_written_is_refused_and_one_in_capitals_is_a_file(
+    lorif: Lorif, config: tuple[str, Path]
+) -> None:
+    select = ("select", "--query-set", QUERY_SET, "--top", 2)
+    refused = lorif(*select, "--output", "picked.csv", *config)
+    assert refused.exit_code == 1
+    assert "not as .csv" in " ".join(refused.stderr.split())
+    assert not Path("picked.csv").exists()
+    assert lorif(*select, "--output", "picked.PARQUET", *config).exit_code == 0
+    assert pq.read_table("picked.PARQUET").num_rows == 2

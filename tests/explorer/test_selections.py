@@ -94,6 +94,15 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(explorer, folder, output
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("output", ["picked.csv", "picked.JSON", "picked.jsonl.gz"])
+def test_a_name_of_a_kind_of_file_that_is_not_written_is_refused(explorer, folder, output):
+    with client_of(explorer) as client:
+        response = client.post("/api/write_selection", json=QUARTER | {"output": output})
+    assert response.status_code == 400
+    assert "written as Parquet or JSON Lines" in response.json()["error"]["message"]
+    assert not folder.exists()
+
+
 def test_without_leave_nothing_is_written_and_the_command_is_told(reading):
     with client_of(reading) as client:
         response = client.post("/api/write_selection", json=QUARTER | {"output": "picked"})
