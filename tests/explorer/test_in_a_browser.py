@@ -330,3 +330,50 @@ def test_tokens_fit_a_phone(opened, scheme):
     page = opened("/tokens?query=q/1&shard=docs&example=fox", viewport=PHONE, color_scheme=scheme)
     page.wait_for_selector("[data-token]")
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+
+
+@pytest.mark.parametrize("path", ["/ask?completion=x", "/select"])
+def test_where_the_explorer_was_stopped_the_page_says_so_and_what_to_do(chromium, address, project, path):
+    project.goes_on.clear()
+    page = chromium.new_page(base_url=address)
+    page.route("**/api/**", lambda route: route.abort("connectionrefused"))
+    page.goto(path)
+    said = page.locator("[data-doing].message")
+    said.wait_for()
+    assert said.inner_text().startswith("The explorer does not answer: it was stopped")
+    assert "`lorif explore`" in said.inner_text()
+    page.close()
+
+
+def test_a_weight_that_is_left_empty_counts_once_and_holds_up_no_question(opened, project):
+    page = opened("/")
+    page.fill("textarea[name=completion]", " three")
+    page.click("text=Several completions together")
+    page.fill("input[name=weight]", "")
+    page.click("text=Several completions together")
+    page.click("text=Which examples made it say this?")
+    page.wait_for_url("**/query?**")
+    assert [asked[1] for asked in project.asked] == [" three"]
+
+
+def test_a_field_that_holds_up_a_question_is_shown_where_it_is_folded_away(opened, project):
+    page = opened("/")
+    page.fill("textarea[name=completion]", " three")
+    page.click("text=Several completions together")
+    page.fill("input[name=weight]", "")
+    page.locator("input[name=weight]").press_sequentially("1e")
+    page.click("text=Several completions together")
+    page.click("text=Which examples made it say this?")
+    page.wait_for_selector("details[data-several][open]")
+    assert page.evaluate("document.activeElement.name") == "weight"
+    assert project.asked == []
+
+
+def test_marks_that_combine_without_end_are_not_painted_over_neighbouring_rows(opened):
+    for path in ("/", "/query", "/movement", "/groups", "/example?shard=docs&example=fox"):
+        page = opened(path)
+        open_cells = page.evaluate(
+            """[...document.querySelectorAll(".text, .line, .chips > div, .origin, td, th")]
+              .filter((one) => !["clip", "hidden"].includes(getComputedStyle(one).overflowY)).length"""
+        )
+        assert open_cells == 0, path

@@ -116,6 +116,15 @@ for (const several of document.querySelectorAll("[data-several]")) {
   });
 }
 
+// A field that keeps its form from being sent says why, which nobody sees while it is folded away.
+document.addEventListener(
+  "invalid",
+  (event) => {
+    for (let folded = event.target.closest("details"); folded; folded = folded.parentElement.closest("details")) folded.open = true;
+  },
+  true,
+);
+
 for (const form of document.querySelectorAll("form.own")) {
   form.addEventListener("submit", async (event) => {
     const given = new FormData(form);
@@ -142,9 +151,17 @@ function asJson(question) {
   return { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(question) };
 }
 
+const NO_ANSWER = "The explorer does not answer: it was stopped, or cannot be reached. Start it again with `lorif explore`, then load this page again.";
+
 async function api(path, options) {
-  const response = await fetch(path, options);
-  const found = await response.json();
+  let response, found;
+  try {
+    response = await fetch(path, options);
+    found = await response.json();
+  } catch {
+    // Nobody answers, or somebody else does.
+    throw new Error(NO_ANSWER);
+  }
   if (!response.ok) throw new Error(found.error.message);
   return found;
 }
