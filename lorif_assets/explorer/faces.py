@@ -109,3 +109,15 @@ def read_question(kind: type[_Q], parameters: Mapping[str, Any]) -> _Q:
             for one in error.errors()
         )
         raise SettingsError(f"{wrong}. Parameters: {', '.join(kind.model_fields) or 'none'}") from error
+
+
+def require_characters(parameters: object) -> None:
+    """Refuse parameters with a text that is none.
+
+    Raises:
+        SettingsError: one has half of a surrogate pair, which JSON can write and UTF-8 cannot.
+    """
+    try:
+        json.dumps(parameters, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise SettingsError("the parameters have half of a surrogate pair, which no text has") from error

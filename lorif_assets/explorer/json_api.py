@@ -1,6 +1,5 @@
 """The JSON API: a path for each question, its schema, and lists as files."""
 
-import json
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any
@@ -16,7 +15,7 @@ from starlette.routing import Route
 from lorif_assets.data.rows.json_values import parsed_json
 from lorif_assets.errors import LorifError, NotStoredError, RefusedError, SettingsError
 from lorif_assets.explorer.explorer import Explorer
-from lorif_assets.explorer.faces import FACES, Face, read_question
+from lorif_assets.explorer.faces import FACES, Face, read_question, require_characters
 from lorif_assets.explorer.questions import InfluencesQuestion, Question
 from lorif_assets.influences.listing import InfluenceList
 
@@ -74,10 +73,7 @@ async def _body(request: Request) -> Mapping[str, Any]:
         raise SettingsError(f"the parameters are no JSON: {error}") from error
     if not isinstance(given, Mapping):
         raise SettingsError(f"the parameters are a JSON object, found a {type(given).__name__}")
-    try:
-        json.dumps(given, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise SettingsError("the parameters have half of a surrogate pair, which no text has") from error
+    require_characters(given)
     return given
 
 

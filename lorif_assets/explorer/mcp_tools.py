@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO, cast
 
 from pydantic import TypeAdapter
 
@@ -80,6 +80,9 @@ def serve(explorer: Explorer) -> None:
     import mcp_types as types
     from mcp.server.lowlevel import Server
     from mcp.server.stdio import stdio_server
+    from mcp.shared.message import SessionMessage
+
+    from lorif_assets.explorer.mcp_requests import Requests
 
     known = tools(explorer)
 
@@ -113,7 +116,11 @@ def serve(explorer: Explorer) -> None:
 
     async def run() -> None:
         server = Server("lorif", instructions=_INSTRUCTIONS, on_list_tools=list_tools, on_call_tool=call_tool)
-        async with stdio_server() as (incoming, outgoing):
+        requests = Requests()
+        # Of a file, its lines alone are asked for.
+        async with stdio_server(anyio.wrap_file(cast("TextIO", requests))) as (incoming, outgoing):
+            # Nothing is read before this task waits for it. Lines are read in a thread.
+            requests.refuse = lambda refusal: anyio.from_thread.run(outgoing.send, SessionMessage(refusal))
             await server.run(incoming, outgoing, server.create_initialization_options())
 
     explorer.warm()

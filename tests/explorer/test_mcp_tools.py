@@ -45,6 +45,8 @@ def test_an_assistant_lists_and_calls_the_tools_over_standard_input_and_output(t
         {"id": 1, "method": "initialize", "params": client},
         {"method": "notifications/initialized"},
         {"id": 2, "method": "tools/list"},
+        # Half of a surrogate pair, as json.dumps writes it.
+        {"id": "half", "method": "tools/call", "params": {"name": "influences", "arguments": {"completion": "\ud83d"}}},
         *(
             {"id": number, "method": "tools/call", "params": {"name": name, "arguments": arguments}}
             for number, (name, arguments) in enumerate(calls.items(), 3)
@@ -69,6 +71,36 @@ def test_an_assistant_lists_and_calls_the_tools_over_standard_input_and_output(t
             answers[answer.get("id")] = answer
     process.stdin.close()
     assert process.wait(60) == 0
+    assert answers["half"]["error"]["message"] == "the parameters have half of a surrogate pair, which no text has"
     assert [tool["name"] for tool in answers[2]["result"]["tools"]] == list(TOOLS)
     assert answers[3]["result"]["structuredContent"]["listed"]["n_examples"] == 36
     assert answers[4]["result"]["isError"]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (
+            '{"jsonrpc": "2.0", "id": 3, "method": "a", "params": {"b": "\\ud83d"}}',
+            (3, -32602, "half of a surrogate pair"),
+        ),
+        ('{"jsonrpc": "2.0", "id": "x", "way": "a"}', ("x", -32600, "cannot be read: Field required")),
+        ("[]", (None, -32600, "cannot be read")),
+        ("no request", (None, -32700, "cannot be read: Invalid JSON")),
+        ('{"jsonrpc": "2.0", "id": 3, "method": "a", "params": {"b": "\\ud83d\\ude00"}}', None),
+        # Nobody waits for an answer.
+        ('{"jsonrpc": "2.0", "method": "a", "params": {"b": "\\ud83d"}}', None),
+        ("\n", None),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_answered_where_an_answer_is_waited_for(line, expected):
+    pytest.importorskip("mcp")
+    from lorif_assets.explorer.mcp_requests import refusal_of
+
+    refusal = refusal_of(line)
+    if expected is None:
+        assert refusal is None
+        return
+    asked, code, words = expected
+    assert (refusal.id, refusal.error.code) == (asked, code)
+    assert words in refusal.error.message
