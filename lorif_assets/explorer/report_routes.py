@@ -12,6 +12,7 @@ from lorif_assets.explorer.explorer import Explorer
 from lorif_assets.explorer.frame import address
 from lorif_assets.explorer.page_routes import error_page
 from lorif_assets.explorer.questions import InfluencesQuestion
+from lorif_assets.pages.addresses import report_address
 from lorif_assets.pages.report.page import EXPLORED_QUERY
 
 _POLICY = (
@@ -40,8 +41,10 @@ def report_routes(explorer: Explorer) -> list[Route]:
         if request.headers.get("sec-fetch-dest") == "iframe":
             return HTMLResponse(page, headers={"Content-Security-Policy": policy})
 
+        checkpoint, query_set = _reported(explorer, folder, name)
+
         def link(found: re.Match[str]) -> str:
-            question = InfluencesQuestion(checkpoint=folder, query_set=name, query=unquote(found[1]))
+            question = InfluencesQuestion(checkpoint=checkpoint, query_set=query_set, query=unquote(found[1]))
             return f'<a href="{address("/query", question)}">Explore it: filter, group, compare</a>'.replace(
                 "&", "&amp;"
             )
@@ -49,3 +52,10 @@ def report_routes(explorer: Explorer) -> list[Route]:
         return HTMLResponse(EXPLORED_QUERY.sub(link, page), headers={"Content-Security-Policy": policy})
 
     return [Route("/reports/{folder}/{name}.html", report)]
+
+
+def _reported(explorer: Explorer, folder: str, name: str) -> tuple[str, str]:
+    """The checkpoint and the query set of a report; its address has other names where they have capitals."""
+    places = ((one.name, query_set) for one in explorer.overview().checkpoints for query_set in one.query_sets)
+    address_of_report = f"reports/{folder}/{name}.html"
+    return next((place for place in places if report_address(*place) == address_of_report), (folder, name))

@@ -1,11 +1,12 @@
 """The explorer's pages, from what the explorer answered; and the style and script that they share."""
 
 from collections.abc import Mapping
+from functools import partial
 from importlib.resources import files
 from urllib.parse import quote
 
 from lorif_assets.attribution.scores.stored_rankings import WHEN_WHICH
-from lorif_assets.pages.addresses import report_address
+from lorif_assets.pages.addresses import comparison_address, report_address
 from lorif_assets.pages.environment import page_environment
 
 PORT = 7411
@@ -25,6 +26,11 @@ def explored_report(address: str, checkpoint: str, query_set: str) -> str:
     return f"{address}/{quote(report_address(checkpoint, query_set))}"
 
 
+def explored_comparison(query_set: str) -> str:
+    """Return where the explorer has the page that compares checkpoints."""
+    return f"/{quote(comparison_address(query_set))}"
+
+
 def render(name: str, content: Mapping[str, object]) -> str:
     """Return a page: everything that comes from data is escaped, and nothing is loaded but the files of `STATIC`.
 
@@ -35,7 +41,7 @@ def render(name: str, content: Mapping[str, object]) -> str:
     return (
         page_environment("lorif_assets.pages.explorer")
         .get_template(f"{name}.html.jinja")
-        .render(when_which=WHEN_WHICH, **content)
+        .render(when_which=WHEN_WHICH, report=partial(explored_report, ""), comparison=explored_comparison, **content)
     )
 
 
