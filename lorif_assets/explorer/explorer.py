@@ -15,6 +15,7 @@ from lorif_assets.config.settings import existing_settings_file
 from lorif_assets.data.passages import Part
 from lorif_assets.errors import NotStoredError
 from lorif_assets.explorer.answers import Answers, Computed, Progressed, member_line
+from lorif_assets.explorer.checkpoint_folders import CheckpointFolders
 from lorif_assets.explorer.latest_checks import LatestChecks
 from lorif_assets.explorer.notices import Notices, joined
 from lorif_assets.explorer.places import Places
@@ -75,6 +76,7 @@ class Explorer:
         selections: Path | None = None,
         settings: Path | None = None,
         query_files: QueryFiles | None = None,
+        checkpoint_folders: CheckpointFolders | None = None,
     ) -> None:
         """Take what questions are answered from.
 
@@ -88,13 +90,17 @@ class Explorer:
             selections: the folder that selections of training data may be written into; None: they may not.
             settings: the file that they were read from, to be seen when it changes.
             query_files: those of the project, to tell stored query sets that have none any more; None: nobody knows them.
+            checkpoint_folders: the same of checkpoints.
         """
         self.framed_by = framed_by
         self.name, self.recipe, self.lake, self.answers = name, recipe, lake, answers
-        self.query_files = query_files or QueryFiles()
+        self.query_files, self.checkpoint_folders = (
+            query_files or QueryFiles(),
+            checkpoint_folders or CheckpointFolders(),
+        )
         self.places = Places(lake, self.query_files)
         self.selecting = Selecting(self.places, answers, SelectionFolder(selections))
-        self.notices = Notices(lake, recipe, settings, self.query_files)
+        self.notices = Notices(lake, recipe, settings, self.query_files, self.checkpoint_folders)
         self._checks = LatestChecks(dagster_home)
         self._verdicts = Verdicts(lake, recipe)
 
@@ -118,17 +124,21 @@ class Explorer:
             selections,
             file,
             QueryFiles(settings),
+            CheckpointFolders(opened.project.checkpoints),
         )
 
     def warm(self) -> None:
-        """Load the newest checkpoint, and what the checks said last, in the background."""
+        """Load the newest checkpoint, and look for what the checks said last and for checkpoints' files, in the background."""
         self.answers.warm()
         self._checks.outcomes()
+        self.checkpoint_folders.lost(())
 
     def overview(self, question: OverviewQuestion | None = None) -> Overview:
         """Tell which checkpoints have scores, and of which query sets."""
         del question
-        return Overview(self.name, tuple(scored_checkpoints(self.lake)))
+        checkpoints = tuple(scored_checkpoints(self.lake))
+        lost = self.checkpoint_folders.lost(one.name for one in checkpoints)
+        return Overview(self.name, checkpoints, tuple(sorted(lost)))
 
     def queries(self, question: QueriesQuestion) -> Queries:
         """List the queries of a set, a page at a time, with the loss and the spread of scores of each.

@@ -66,9 +66,10 @@ _LISTED_BESIDE = 100
 
 @dataclass(frozen=True)
 class Frame:
-    """What is around the content of a page: where one is, and where one can go; `lost_sets` have no query file any more.
+    """What is around the content of a page: where one is, and where one can go.
 
-    `queries` are listed beside the page; another one is shown at the path `view`, as `walked` has it.
+    `lost_sets` have no query file any more, `lost_checkpoints` no files. `queries` are listed beside the page; another one is
+    shown at the path `view`, as `walked` has it.
     """
 
     project: str
@@ -78,6 +79,7 @@ class Frame:
     checkpoints: tuple[ScoredCheckpoint, ...] = ()
     query_sets: tuple[str, ...] = ()
     lost_sets: frozenset[str] = frozenset()
+    lost_checkpoints: tuple[str, ...] = ()
     queries: QueryPage = field(default_factory=QueryPage)
     query: str | None = None
     view: str = "/query"
@@ -131,6 +133,7 @@ def frame_of(explorer: Explorer, question: Question, path: str, query: str | Non
         checkpoints=overview.checkpoints,
         query_sets=sets,
         lost_sets=explorer.query_files.lost(sets),
+        lost_checkpoints=overview.lost,
         queries=queries_around(explorer.lake, checkpoint, query_set, query, _LISTED_BESIDE),
         query=query,
         view=path if path in VIEWS else "/query",

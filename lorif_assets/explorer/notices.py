@@ -4,6 +4,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from lorif_assets.config.recipe import Recipe
+from lorif_assets.explorer.checkpoint_folders import CheckpointFolders
 from lorif_assets.explorer.query_files import QueryFiles
 from lorif_assets.influences.out_of_date import changed_since, up_to_date_by
 from lorif_assets.lake.attribution_tables import (
@@ -32,20 +33,30 @@ _KEPT = 256
 class Notices:
     """Compares the settings and the lake with what answers rest on: the lake, once for each version of its tables."""
 
-    def __init__(self, lake: RememberingLake, recipe: Recipe, settings: Path | None, query_files: QueryFiles) -> None:
-        """Take the tables, the recipe, the settings file as it is now, and the query files."""
-        self._lake, self._recipe, self._settings, self._query_files = lake, recipe, settings, query_files
+    def __init__(
+        self,
+        lake: RememberingLake,
+        recipe: Recipe,
+        settings: Path | None,
+        query_files: QueryFiles,
+        checkpoint_folders: CheckpointFolders,
+    ) -> None:
+        """Take the tables, the recipe, the settings file as it is now, the query files and the checkpoints' folders."""
+        self._lake, self._recipe, self._settings = lake, recipe, settings
+        self._query_files, self._checkpoint_folders = query_files, checkpoint_folders
         self._text = _text(settings)
         self._changed = lru_cache(_KEPT)(self._changed_at)
 
     def notice(self, checkpoint: str, query_set: str = "") -> str | None:
-        """Return a sentence where scores are out of date, or their query set has no file any more; without a query set, of a
-        question of one's own.
+        """Return a sentence where scores are out of date, or their query set or checkpoint has no file any more.
+
+        Without a query set, it is of a question of one's own.
         """
         of_set = self._query_files.notice(query_set) if query_set else None
         return (
             self.of_settings()
             or of_set
+            or self._checkpoint_folders.notice(checkpoint)
             or self._changed(checkpoint, query_set, tuple(self._lake.version(schema) for schema in COMPARED_TABLES))
         )
 

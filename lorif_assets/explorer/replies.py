@@ -22,10 +22,14 @@ class StoredMethod:
 
 @dataclass(frozen=True)
 class Overview:
-    """What can be looked at: checkpoints with scores and their query sets, in order of step."""
+    """What can be looked at: checkpoints with scores and their query sets, in order of step.
+
+    Nothing can be asked of those in `lost`, whose files are gone.
+    """
 
     project: str
     checkpoints: tuple[ScoredCheckpoint, ...]
+    lost: tuple[str, ...]
 
 
 @dataclass(frozen=True)

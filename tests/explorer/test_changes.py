@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import LorifError
+from lorif_assets.explorer import checkpoint_folders
 from lorif_assets.explorer.answers import Answers
 from lorif_assets.explorer.application import application
 from lorif_assets.explorer.explorer import Explorer
@@ -18,6 +19,7 @@ from lorif_assets.explorer.query_files import QueryFiles
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES
 from lorif_assets.lake.data_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.remembered_rows import RememberingLake
+from tests.conftest import CHECKPOINTS
 from tests.stored_influences import LATE, SET, SHARD, put, stored_influences
 
 PAGES = ("/", "/query", "/groups?column=topic", "/movement", "/trust")
@@ -164,3 +166,32 @@ class TestAQuerySetWhoseFileWasRenamed:
         page = client.get("/")
         assert page.status_code == 200
         assert "(no file any more)" not in page.text
+
+
+def test_a_checkpoint_whose_files_are_gone_is_marked_and_keeps_its_scores(private_project, monkeypatch):
+    monkeypatch.setattr(checkpoint_folders, "_KEPT_SECONDS", 0.0)
+    explorer = Explorer.open(config=private_project.root / "lorif.toml")
+
+    def seen(*lost):
+        """Pages do not wait for the folder to be looked at."""
+        return any(explorer.checkpoint_folders.lost(CHECKPOINTS, patience=1.0) == set(lost) for _ in range(200))
+
+    oldest, newest = CHECKPOINTS
+    marked = f"{oldest} (files are gone)</option>"
+    at = {"checkpoint": oldest}
+    with TestClient(application(explorer), base_url="http://127.0.0.1:7411") as client:
+        assert seen()
+        assert "(files are gone)" not in client.get("/").text
+        assert client.get("/api/influences", params=at).json()["notice"] is None
+        (folder,) = (one.path for one in private_project.opened.checkpoints.find() if one.name == oldest)
+        shutil.rmtree(folder)
+        assert seen(oldest)
+        assert client.get("/").text.count("(files are gone)") == 1
+        assert marked in client.get("/").text
+        found = client.get("/api/influences", params=at).json()
+        assert found["listed"]["rows"]
+        assert found["notice"].startswith(f"The files of the checkpoint {oldest} are gone")
+        assert client.get("/api/overview").json()["lost"] == [oldest]
+        shutil.rmtree(folder.parent)
+        assert seen(oldest, newest)
+        assert client.get("/api/overview").json()["lost"] == [oldest, newest]
