@@ -34,6 +34,7 @@ from lorif_assets.process_environment import set_process_environment
 from lorif_assets.project import Project
 from resources import dagster_resources
 from tests.accelerators import accelerated  # noqa: F401
+from tests.browser import chromium  # noqa: F401
 from tests.hub_stand_in import HubStandIn
 
 set_process_environment()

@@ -27,21 +27,6 @@ LONGEST = 3_600
 EARLY, LATE = CHECKPOINTS
 
 
-@pytest.fixture
-def chromium() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("this machine has no Chromium")
-    with playwright.sync_playwright() as running:
-        # Without its sandbox, which a container may not allow: it sees this test's pages alone.
-        browser = running.chromium.launch(
-            executable_path=program, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        )
-        yield browser
-        browser.close()
-
-
 @contextmanager
 def served(command: list[str], root: Path, address: str, log: Path) -> Iterator[None]:
     """Run a server until the end of the block, from when it answers; with it end all that it started."""

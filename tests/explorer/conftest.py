@@ -1,6 +1,5 @@
 """An explorer of stored influences, with a project that answers by itself."""
 
-import shutil
 import socket
 import threading
 import time
@@ -115,19 +114,6 @@ def explorer(stored, project):
 def client(explorer):
     with TestClient(application(explorer), base_url="http://127.0.0.1:7411") as client:
         yield client
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    playwright = pytest.importorskip("playwright.sync_api")
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("this machine has no Chromium")
-    with playwright.sync_playwright() as running:
-        # Without its sandbox, which a container may not allow: it sees this test's pages alone.
-        browser = running.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import base64
 import re
-import shutil
 from hashlib import sha256
 
 import pytest
@@ -46,26 +45,19 @@ def test_no_script_but_its_own_may_run():
 
 
 @pytest.mark.slow
-def test_links_within_a_page_work_in_a_frame_that_nothing_leads_out_of():
-    playwright = pytest.importorskip("playwright.sync_api")
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("this machine has no Chromium")
-    with playwright.sync_playwright() as running:
-        # Without its sandbox, which a container may not allow: it sees this test's pages alone.
-        browser = running.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.set_default_timeout(120_000)
-        page.evaluate(
-            """(text) => {
-              const frame = document.createElement("iframe");
-              frame.sandbox = "allow-scripts";
-              frame.src = URL.createObjectURL(new Blob([text], { type: "text/html" }));
-              document.body.append(frame);
-            }""",
-            framed_page(PAGE, "http://127.0.0.1:7411"),
-        )
-        inside = page.frame_locator("iframe")
-        inside.locator("#down").click()
-        page.frames[1].wait_for_function("scrollY > 4000")
-        browser.close()
+def test_links_within_a_page_work_in_a_frame_that_nothing_leads_out_of(chromium):
+    page = chromium.new_page()
+    page.set_default_timeout(120_000)
+    page.evaluate(
+        """(text) => {
+          const frame = document.createElement("iframe");
+          frame.sandbox = "allow-scripts";
+          frame.src = URL.createObjectURL(new Blob([text], { type: "text/html" }));
+          document.body.append(frame);
+        }""",
+        framed_page(PAGE, "http://127.0.0.1:7411"),
+    )
+    inside = page.frame_locator("iframe")
+    inside.locator("#down").click()
+    page.frames[1].wait_for_function("scrollY > 4000")
+    page.close()
