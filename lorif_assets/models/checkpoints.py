@@ -27,6 +27,7 @@ from lorif_assets.models.files.gguf import gguf_loading, named_file
 from lorif_assets.models.files.quantised_weights import quantization
 from lorif_assets.models.files.tokenizer_files import has_tokenizer
 from lorif_assets.models.files.unread_weights import unread_notes
+from lorif_assets.models.files.weight_files import saved_type
 from lorif_assets.models.files.weight_names import loading_by_name
 from lorif_assets.models.loading.adapted_model import Track, adapted_model, adapted_skeleton, sharing_copy
 from lorif_assets.models.loading.generation import without_unsound_generation
@@ -313,7 +314,7 @@ class Checkpoints:
         with refused_in_words(f"{base.path} is not a causal language model that transformers knows"):
             config = self.config(files)
             refuse_other_task(config, base.path)
-            config.dtype = config.dtype if dtype == "as_saved" else dtype
+            config.dtype = (config.dtype or saved_type(base.taken_files)) if dtype == "as_saved" else dtype
             with torch.device("meta"):
                 model = language_model_class(config).from_config(config, trust_remote_code=self.trust_remote_code)
             if files.adapter:

@@ -380,6 +380,18 @@ def test_a_skeleton_has_the_models_layers_and_no_memory_for_weights(folder: Path
     assert {n: p.shape for n, p in skeleton.named_parameters()} == {n: p.shape for n, p in model.named_parameters()}
 
 
+def test_a_skeleton_has_the_type_of_the_weights_where_the_configuration_says_none(
+    folder: Path, files: CheckpointFiles
+) -> None:
+    half = {name: tensor.bfloat16() for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(half, folder / "model.safetensors", metadata={"format": "pt"})
+    edit_json(folder / "config.json", dtype=None, torch_dtype=None)
+    source = checkpoints(folder.parent)
+    loaded = source.load_model(files, "as_saved", CPU)
+    assert source.skeleton(files).dtype == loaded.dtype == torch.bfloat16
+    assert source.skeleton(files, "float64").dtype == torch.float64
+
+
 def test_a_configuration_of_no_language_model_is_refused(folder: Path, files: CheckpointFiles) -> None:
     edit_json(folder / "config.json", model_type="vit")
     with pytest.raises(CheckpointError, match="not a causal language model that transformers knows"):

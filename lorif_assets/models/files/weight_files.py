@@ -15,6 +15,7 @@ _OF_INDICES = ".index.json"
 _PATTERNS = ("*.safetensors", f"*{GGUF}", "*.h5", "*.msgpack")
 """Weights by their names, beside those in pickles."""
 _NAMES_SHOWN = 3
+_FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def taken_files(folder: Path, files: Sequence[Path]) -> list[Path]:
@@ -143,6 +144,22 @@ def weights_fault(file: Path) -> str | None:
         "were not gathered: set `stage3_gather_16bit_weights_on_model_save`, or join the shards in the folder by `python "
         "zero_to_fp32.py . . --safe_serialization`"
     )
+
+
+def saved_type(files: Sequence[Path]) -> str | None:
+    """Return the name of torch's floating type that weights are saved in, by the first of them; None where none can be read."""
+    from safetensors import SafetensorError, safe_open
+
+    for file in files:
+        try:
+            with safe_open(file, framework="np") as opened:
+                types = (opened.get_slice(name).get_dtype() for name in opened.keys())  # noqa: SIM118
+                if found := next((_FLOATS[name] for name in types if name in _FLOATS), None):
+                    return found
+        except (SafetensorError, OSError):
+            # A GGUF file, or one that is still being written.
+            return None
+    return None
 
 
 def _indexed(index: Path) -> set[str]:
