@@ -12,15 +12,18 @@ from lorif_assets.errors import CheckpointError
 from lorif_assets.lake.partition_names import partition_name
 from lorif_assets.machine_locks import MachineLock
 from lorif_assets.models.checkpoints import NAME_PUNCTUATION, Found
+from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.models.files.artifacts import assembled
 from lorif_assets.models.files.checkpoint_files import CheckpointFiles
 from lorif_assets.models.files.steps import step_in_text
+from lorif_assets.models.loading.adapted_model import Track
 from lorif_assets.models.places.hub_checkpoints import HubCheckpoints
 from lorif_assets.scratch_folders import scratch_folder
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
+    from transformers import PreTrainedModel
 
 _READY = "READY"
 _STEP = "step"
@@ -97,6 +100,27 @@ class RegisteredCheckpoints(HubCheckpoints):
         """Where checkpoints are looked for, in words."""
         registry = f"the registered model {self.registered_model!r} in {masked_address(self.registry_uri)}"
         return f"{super().location} and {registry}" if self.path else registry
+
+    def load_model(
+        self, files: CheckpointFiles, dtype: str, devices: DeviceGroup, track: Track = "weights"
+    ) -> "PreTrainedModel":
+        """Return the model as `Checkpoints.load_model` does.
+
+        Raises:
+            CheckpointError: as there; of an adapter whose base model was taken out of its artifact, with the artifact's name.
+        """
+        try:
+            return super().load_model(files, dtype, devices, track)
+        except CheckpointError as error:
+            if (
+                not (isinstance(files, RegisteredCheckpoint) and files.adapter)
+                or files.base.path.parent != Path(self.cache).resolve()
+            ):
+                raise
+            raise CheckpointError(
+                f"{files.name} cannot be loaded with the base model that its artifact in MLflow holds, which was taken out of "
+                f"the adapter's layers: {error}. `checkpoints.base_model` can name the model that the training began with"
+            ) from error
 
     def _listed(self) -> Found:
         """Return the checkpoints of the directory, and from the registry the versions that are ready.

@@ -13,7 +13,7 @@ from lorif_assets.config.settings import Settings, load_settings
 from lorif_assets.errors import CheckpointError, SettingsError
 from lorif_assets.lake.attribution_tables import QUERY_SCORES
 from lorif_assets.models.devices import DeviceGroup
-from lorif_assets.models.files.artifacts import _LOCAL_BASE
+from lorif_assets.models.files.artifact_bases import _LOCAL_BASE
 from lorif_assets.models.files.checkpoint_files import CheckpointFiles
 from lorif_assets.models.places.registry import RegisteredCheckpoints
 from lorif_assets.project import Project
@@ -312,6 +312,31 @@ def test_what_mlflow_saves_of_a_peft_model_is_loaded_without_the_machine_it_was_
     plain = checkpoints.load_model(first, "float32", DeviceGroup.of("cpu")).state_dict()
     expected = AutoModelForCausalLM.from_pretrained(kept).state_dict()
     assert all(torch.equal(plain[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_base_model_that_cannot_be_loaded_out_of_its_artifact_is_refused_by_the_artifacts_name(
+    registry: Registry, base: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    adapter = write_adapter(registry.folder / "adapter", base)
+    artifact = as_peft_flavour(adapter, registry.folder / "artifact")
+    with_peft(base, adapter).base_model.model.save_pretrained(artifact / "model")
+    weights = artifact / "model/model.safetensors"
+    tensors = load_file(weights)
+    tensors["model.norm.wrapped_otherwise.weight"] = tensors.pop("model.norm.weight")
+    save_file(tensors, weights, metadata={"format": "pt"})
+    registry.register(artifact)
+    shutil.rmtree(base)
+    checkpoints = registry.checkpoints()
+    files = checkpoints.get(f"{registry.model}:1")
+    with pytest.raises(CheckpointError) as error:
+        checkpoints.load_model(files, "float32", DeviceGroup.of("cpu"))
+    assert str(error.value).startswith(
+        f"{registry.model}:1 cannot be loaded with the base model that its artifact in MLflow holds"
+    )
+    assert "holds no weight for model.norm.weight" in str(error.value)
+    assert str(error.value).endswith("`checkpoints.base_model` can name the model that the training began with")
 
 
 def without_weights(folder: Path) -> Path:
