@@ -29,7 +29,8 @@ from lorif_assets.models.files.tokenizer_files import has_tokenizer
 from lorif_assets.models.files.unread_weights import unread_notes
 from lorif_assets.models.files.weight_files import saved_type
 from lorif_assets.models.files.weight_names import loading_by_name
-from lorif_assets.models.loading.adapted_model import Track, adapted_model, adapted_skeleton, sharing_copy
+from lorif_assets.models.loading.adapted_model import adapted_model, adapted_skeleton, sharing_copy
+from lorif_assets.models.loading.fitted_adapter import Track
 from lorif_assets.models.loading.generation import without_unsound_generation
 from lorif_assets.models.loading.model_class import language_model_class, refuse_other_task
 from lorif_assets.models.loading.quantization import (

@@ -16,7 +16,7 @@ from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.models.files.artifacts import assembled
 from lorif_assets.models.files.checkpoint_files import CheckpointFiles
 from lorif_assets.models.files.steps import step_in_text
-from lorif_assets.models.loading.adapted_model import Track
+from lorif_assets.models.loading.fitted_adapter import Track
 from lorif_assets.models.places.hub_checkpoints import HubCheckpoints
 from lorif_assets.scratch_folders import scratch_folder
 

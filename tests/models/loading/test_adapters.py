@@ -31,6 +31,7 @@ from peft import (
     VeraConfig,
     get_peft_model,
 )
+from peft.tuners.lora.config import MontecloraConfig
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
@@ -431,6 +432,7 @@ KINDS: dict[str, Any] = {
     "C3A": lambda: C3AConfig(task_type="CAUSAL_LM", block_size=8, target_modules=["q_proj", "v_proj"]),
     "RoAd": lambda: RoadConfig(task_type="CAUSAL_LM", variant="road_4", group_size=8, target_modules=TARGETS),
     "LoRA on all but some": lambda: lora(target_modules="all-linear", exclude_modules=["down_proj"]),
+    "MonteCLoRA": lambda: lora(monteclora_config=MontecloraConfig()),
     "layer norms": lambda: LNTuningConfig(task_type="CAUSAL_LM", target_modules=["input_layernorm"]),
 }
 
