@@ -113,8 +113,11 @@ def list_folders(root: Path, base: Path | None = None) -> FolderListing:
         elif is_marked(child.name) and (not is_model or trainer_step(child) is not None):
             notes.append(f"{child} is passed over: {other_layout(child, ()) or 'it has no model'}")
         if path == child and (inner := [folder.name for folder in inside if is_whole(folder)]):
+            # peft saves adapters with names beside the default one: these are no steps of one training.
+            alone = counts and not any(map(is_marked, inner))
+            place = f"{child / inner[0]}, say, to attribute that one alone" if alone else "it"
             notes.append(
-                f"{len(inner)} checkpoint(s) inside {child} are passed over ({inner[0]} ...): set `checkpoints.path` to it"
+                f"{len(inner)} checkpoint(s) inside {child} are passed over ({inner[0]} ...): set `checkpoints.path` to {place}"
             )
     if exported:
         notes.append(

@@ -611,6 +611,23 @@ def test_several_adapters_in_a_step_are_named_as_passed_over(project: Path) -> N
     assert [name for name, _ in names(checkpoints(project / "run/checkpoint-20"))] == ["base", "one", "two"]
 
 
+def test_adapters_with_names_beside_the_default_one_are_passed_over_with_the_way_to_one_of_them_alone(
+    project: Path,
+) -> None:
+    model = with_peft(project / "models/base", project / "run/checkpoint-40")
+    model.add_adapter("second", lora())
+    model.save_pretrained(project / "run/checkpoint-40")
+    for adapter in (project / "run/checkpoint-40", project / "run/checkpoint-40/second"):
+        name_base(adapter, str(project / "models/base"))
+    found, second = checkpoints(project / "run").look(), project / "run/checkpoint-40/second"
+    assert [checkpoint.name for checkpoint in found.checkpoints] == ["base", "checkpoint-20", "checkpoint-40"]
+    assert found.notes == [
+        f"1 checkpoint(s) inside {second.parent} are passed over (second ...): set `checkpoints.path` to {second}, say, to "
+        "attribute that one alone"
+    ]
+    assert names(checkpoints(second)) == [("base", 0), ("second", None)]
+
+
 def test_the_adapter_that_a_preference_training_compares_with_is_passed_over_and_said(project: Path) -> None:
     for step in (20, 40):
         model = with_peft(project / "models/base", project / f"run/checkpoint-{step}")
