@@ -58,17 +58,8 @@ def refuse_other_shapes(files: Iterable[Path], own: "Mapping[str, Tensor]", fold
     Raises:
         CheckpointError: there are such weights.
     """
-    from safetensors import safe_open
-
-    differing = []
-    for file in files:
-        if file.suffix == ".safetensors":
-            with safe_open(file, framework="np") as opened:
-                shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
-            differing += [
-                (name, shape) for name, shape in shapes.items() if name in own and shape != tuple(own[name].shape)
-            ]
-    if differing:
+    shapes = {name: shape for file in files for name, shape in _shapes(file).items() if name in own}
+    if differing := [(name, shape) for name, shape in shapes.items() if shape != tuple(own[name].shape)]:
         name, shape = min(differing)
         raise CheckpointError(
             f"{folder} holds {name} as {_by(shape)}, and its config.json describes {_by(own[name].shape)} ({len(differing)} "
@@ -85,6 +76,17 @@ def layers_left_out(unexpected: Iterable[str], weights: Iterable[str]) -> list[s
     """
     own = {_LAYER.sub(".N", name) for name in weights}
     return sorted(name for name in unexpected if _LAYER.search(name) and _LAYER.sub(".N", name) in own)
+
+
+def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the weights in a file; none of one that is damaged, or no safetensors."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="np") as opened:
+            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return {}
 
 
 def _by(shape: Iterable[int]) -> str:
