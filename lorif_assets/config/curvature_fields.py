@@ -32,7 +32,7 @@ class CurvatureFields:
 _KRONECKER = CurvatureFields(
     factors=("bytes_per_example", "rank_by_layer", "fisher_share", *WHITENING_FIELDS),
     preconditioners=("fisher_damping",),
-    scores=(),
+    scores=("axis_sizes",),
     damping="fisher_damping",
 )
 CURVATURE_FIELDS: Mapping[str, CurvatureFields] = {

@@ -45,6 +45,7 @@ _BEFORE_THE_FIELD: Mapping[str, object] = {
     "tf32": False,
     "whitening_rank": None,
     "fisher_share": 1.0,
+    "axis_sizes": False,
 }
 # What `AUTO` comes to on a model: another rule, another number, so that nothing is taken for the work of the new one.
 _AUTO_RULE = 2
@@ -175,7 +176,7 @@ class Recipe(RecipeFields):
     @property
     def fields_in_use(self) -> tuple[str, ...]:
         """The fields that the scores depend on; the others belong to other curvatures, or are switched off."""
-        fields = self.curvature_fields.scores + _SCORE_FIELDS
+        fields = self._used(self.curvature_fields.scores) + _SCORE_FIELDS
         recall = _RECALL_FIELDS if self.recalls else ()
         averaging = self._used(_AVERAGING_FIELDS) if self.averages else ()
         return self._factor_fields + self.curvature_fields.preconditioners + fields + recall + averaging
@@ -190,6 +191,7 @@ class Recipe(RecipeFields):
         # Lakes were written before there was a choice.
         unused |= {"track"} if self.track == "weights" else set()
         unused |= set() if self.is_source else {"source_time"}
+        unused |= set() if self.factor_dtype == "sign" else {"axis_sizes"}
         unused |= {"rank", "rank_by_layer"} if self.bytes_per_example else {"bytes_per_example"}
         return tuple(name for name in fields if name not in unused)
 

@@ -168,6 +168,11 @@ class RecipeFields(BaseModel):
         allow_inf_nan=False,
         description="ekfac, kfac, adam: damping, in multiples of a layer's mean eigenvalue.",
     )
+    axis_sizes: bool = Field(
+        False,
+        description="ekfac, kfac, adam, of signs: whether queries know how large whitened gradients are along each axis, which "
+        "signs do not say. It costs nothing; on a GPT-2 it gained 0.03 to 0.04 of LDS, on a Llama nothing.",
+    )
     r: int = Field(256, ge=0, description="svd: rank of each layer's curvature. 0: no curvature, only its mean.")
     oversample: int | None = Field(
         None, ge=0, description="svd: columns of the curvature's basis beyond r; default: as many as r, at least 32."
@@ -361,3 +366,8 @@ class RecipeFields(BaseModel):
     def curvature_fields(self) -> CurvatureFields:
         """What the recipe's curvature adds to what each stage depends on."""
         return CURVATURE_FIELDS[self.curvature]
+
+    @property
+    def knows_axis_sizes(self) -> bool:
+        """Whether queries know how large whitened gradients are along the axes of which signs are kept."""
+        return self.axis_sizes and self.whitens and self.factor_dtype == "sign"

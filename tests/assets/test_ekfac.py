@@ -63,6 +63,10 @@ def spearman(left: Tensor, right: Tensor) -> float:
     return float(torch.corrcoef(ranks)[0, 1])
 
 
+def correlation(left: Tensor, right: Tensor) -> float:
+    return float(torch.corrcoef(torch.stack([left.flatten().double(), right.flatten().double()]))[0, 1])
+
+
 def examples_of(project: TinyProject, which: str) -> list[Example]:
     from transformers import AutoTokenizer
 
@@ -187,6 +191,16 @@ def test_signs_without_projection_rank_nearly_as_whole_gradients_do(project: Tin
 def test_every_other_choice_gives_much_the_same_scores(project: TinyProject, change: dict[str, Any]) -> None:
     before = all_scores(project)
     assert spearman(all_scores(project.with_settings(recipe=change)), before) > 0.8
+
+
+def test_the_sizes_of_axes_bring_signs_nearer_to_whole_gradients_from_the_factors_that_are_stored(
+    project: TinyProject,
+) -> None:
+    signs = project.with_settings(recipe={"factor_dtype": "sign", "rank": 4})
+    exact, plain = ekfac_by_autograd(project, 2, 0.1), all_scores(signs)
+    sized = signs.with_settings(recipe={"axis_sizes": True, "top_k": "all"})
+    assert not {"gradient_factors", "ekfac_preconditioners"} & set(sized.update())
+    assert correlation(all_scores(sized), exact) > correlation(plain, exact) + 0.01
 
 
 # --- Bases -----------------------------------------------------------------------------------------------------------

@@ -66,6 +66,7 @@ EKFAC_FIELDS: dict[str, tuple[Any, str]] = {
     "whitening_rank": (64, "factors"),
     "fisher_share": (0.25, "factors"),
     "fisher_damping": (0.5, "preconditioners"),
+    "axis_sizes": (True, "scores"),
 }
 CHANGES = {
     "factors": {"factors", "preconditioners", "scores"},
@@ -181,6 +182,14 @@ def test_tokens_as_they_were_before_there_was_a_choice_have_the_hashes_of_before
     assert before.factor_hash == "1d158c03b6a68a8c7902617615d45463"
     assert before.score_hash == "b14de2d2f297e0073e20dc8465083260"
     assert before.tokens_version == before.query_tokens_version == 512
+
+
+def test_the_sizes_of_axes_matter_to_signs_of_whitened_gradients_alone() -> None:
+    assert Recipe(axis_sizes=True).knows_axis_sizes
+    for fields in ({"factor_dtype": "int4"}, {"curvature": "svd"}):
+        known, unknown = Recipe(**fields, axis_sizes=True), Recipe(**fields)
+        assert not known.knows_axis_sizes
+        assert hashes(known) == hashes(unknown)
 
 
 def test_whether_eos_is_appended_changes_nothing_about_queries() -> None:

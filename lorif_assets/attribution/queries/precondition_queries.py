@@ -91,7 +91,7 @@ def _whole_queries(
     norm_weights = {}
     for layer in shapes:
         preconditioner = inverse(layer)
-        dense[layer] = preconditioner.apply(dense[layer]).float()
+        dense[layer] = _applied(attributed, preconditioner, dense[layer])
         norm_weights[layer] = preconditioner.norm_weight
     return PreconditionedQueries({**dense}, losses, norm_weights, 0.0)
 
@@ -123,7 +123,7 @@ def _queries_at_a_rank(
     def sink(layer: str, places: list[int], gradients: torch.Tensor) -> None:
         nonlocal total, lost
         sound[places] &= gradients.isfinite().all(dim=2).all(dim=1).cpu()
-        preconditioned = inverses[layer].apply(gradients.nan_to_num_().flatten(1)).float().view(gradients.shape)
+        preconditioned = _applied(attributed, inverses[layer], gradients.nan_to_num_().flatten(1)).view(gradients.shape)
         factors, errors = low_rank_queries(preconditioned, rank)
         factors_by_layer[layer].u[places], factors_by_layer[layer].v[places] = factors.u, factors.v
         total, lost = total + float(preconditioned.double().square().sum()), lost + float(errors.sum())
@@ -132,6 +132,15 @@ def _queries_at_a_rank(
     _refuse_unsound(attributed, queries, sound & losses.isfinite())
     norm_weights = {layer: preconditioner.norm_weight for layer, preconditioner in inverses.items()}
     return PreconditionedQueries({**factors_by_layer}, losses, norm_weights, (lost / total) ** 0.5 if total else 0.0)
+
+
+def _applied(
+    attributed: AttributedModel, preconditioner: "LayerPreconditioner", gradients: "torch.Tensor"
+) -> "torch.Tensor":
+    from lorif_assets.mathematics.scores.axis_sizes import for_signs
+
+    applied = preconditioner.apply(gradients)
+    return (for_signs(preconditioner, applied) if attributed.recipe.knows_axis_sizes else applied).float()
 
 
 def _refuse_unsound(attributed: AttributedModel, queries: "Sequence[TokenizedExample]", sound: "torch.Tensor") -> None:

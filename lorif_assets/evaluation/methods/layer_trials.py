@@ -16,6 +16,7 @@ from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal
 from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
 from lorif_assets.mathematics.factors.codec import FactorCodec, decode, encode
 from lorif_assets.mathematics.factors.low_rank import GradientFactors, low_rank_factors, singular_factors
+from lorif_assets.mathematics.scores.axis_sizes import for_signs
 from lorif_assets.mathematics.scores.scoring import block_scores
 
 _BLOCK = 512
@@ -60,7 +61,11 @@ class LayerTrials:
         for _ in range(kind.refinements):
             curvature = curvature.refined().add(part)
         # Bases of a model in FP64 make them FP64.
-        preconditioned_gradients = curvature.preconditioner().apply(self._queries.flatten(1)).to(self._queries)
+        preconditioner = curvature.preconditioner()
+        preconditioned_gradients = preconditioner.apply(self._queries.flatten(1))
+        if recipe.knows_axis_sizes:
+            preconditioned_gradients = for_signs(preconditioner, preconditioned_gradients)
+        preconditioned_gradients = preconditioned_gradients.to(self._queries)
         return block_scores({"": preconditioned_gradients}, {"": stored})
 
     def dense_scores(self, damping: float) -> Float[Tensor, "Q n"]:

@@ -47,6 +47,11 @@ class AdamPreconditioner(KroneckerPreconditioner):
     energies: Float[Tensor, "d1 d2"] | None = None
 
     @property
+    def axis_sizes(self) -> Float[Tensor, "d1 d2"]:
+        """How large whitened training gradients are along the axes in which they are stored, by `energies`."""
+        return self.bases.axis_sizes(self.eigenvalues if self.energies is None else self.energies)
+
+    @property
     def norm_weight(self) -> float:
         """sum of Lam / (D + m mean D), over the sum of Lam s^2; 0 without training gradients."""
         if self.energies is None or not bool(self.energies.sum() > 0):

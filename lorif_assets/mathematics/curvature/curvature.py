@@ -21,6 +21,11 @@ class LayerPreconditioner(Protocol):
         ...
 
     @property
+    def axis_sizes(self) -> Float[Tensor, "d1 d2"] | None:
+        """How large training gradients are along the axes of stored factors; None where factors are not whitened."""
+        ...
+
+    @property
     def norm_weight(self) -> float:
         """Mean g^T H^-1 g of the training examples over the mean squared norm of their stored gradients; 0 without any.
 

@@ -149,6 +149,11 @@ class KroneckerPreconditioner:
         return self.bases.rotate(gradients.unflatten(1, divisor.shape)) / divisor
 
     @property
+    def axis_sizes(self) -> Float[Tensor, "d1 d2"]:
+        """How large whitened training gradients are along the axes in which they are stored."""
+        return self.bases.axis_sizes(self.eigenvalues)
+
+    @property
     def norm_weight(self) -> float:
         """sum of Lam / (Lam + m mean Lam), over the sum of Lam s^2; 0 without training gradients."""
         values = self.eigenvalues.double()

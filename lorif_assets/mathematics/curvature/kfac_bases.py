@@ -128,6 +128,10 @@ class SideWhitening:
         added = torch.addmm(x.flatten(0, -2), along.flatten(0, -2), vectors.mT).mul_(rest)
         return added.view(x.shape)
 
+    def energies_along_axes(self, energies: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
+        """Return mean squares along the eigenvectors in the axes that `apply` gives: those of numbers without covariance."""
+        return energies if self.leading is None else self.q.to(energies).square() @ energies
+
     def from_eigenbasis(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         """Return rows that have eigenvectors as axes in the axes that `apply` gives."""
         return x if self.leading is None else product(x, self.q.mT)
@@ -177,6 +181,22 @@ class KfacBases:
         if self.is_whole:
             return self.rotate(gradients) * self.scale
         return self.inputs.apply(self.outputs.apply(self._as_bases(gradients)).mT).mT
+
+    def axis_sizes(self, energies: Float[Tensor, "d1 d2"]) -> Float[Tensor, "d1 d2"]:
+        """Return how large whitened gradients are along the axes of either side, as a product; the mean of a side is 1.
+
+        A side's sizes are the roots of the mean squares of its rows. What is kept as signs knows nothing of them.
+
+        Args:
+            energies: mean squares of the training gradients along the eigenvectors, Lam.
+        """
+        whitened = energies.double() * self.scale.double().square()
+        sides = (
+            self.inputs.energies_along_axes(whitened.sum(1)),
+            self.outputs.energies_along_axes(whitened.sum(0)),
+        )
+        sizes = [side.clamp(min=0.0).sqrt() for side in sides]
+        return torch.outer(*(torch.where(side.mean() > 0, side / side.mean(), 1.0) for side in sizes))
 
     def in_factor_axes(self, rotated: Float[Tensor, "n d1 d2"]) -> Float[Tensor, "n d1 d2"]:
         """Return matrices whose axes are eigenvectors, as R's are, in the axes of whitened gradients."""

@@ -81,6 +81,11 @@ class SegmentPreconditioner:
         return product(product(rotated, bases.q_out.mT).mT, bases.q_in.mT).mT.flatten(1)
 
     @property
+    def axis_sizes(self) -> Float[Tensor, "d1 d2"]:
+        """How large whitened training gradients of the segment are along the axes in which they are stored."""
+        return self.segment.bases.axis_sizes(self.segment.eigenvalues)
+
+    @property
     def norm_weight(self) -> float:
         """sum of Lam F(Lam), over the sum of Lam s^2; 0 without training gradients."""
         values = self.segment.eigenvalues.double()

@@ -73,6 +73,11 @@ class Preconditioner:
         return max(self.trace - float(self.eigenvalues.sum()), 0.0) / (dimension - r) if r < dimension else 0.0
 
     @property
+    def axis_sizes(self) -> None:
+        """None: factors are stored in the gradients' own axes."""
+        return
+
+    @property
     def norm_weight(self) -> float:
         """tr(H H^-1) / tr H, with the inverse in its form and tau for what was cut off of H; 0 without training gradients.
 

@@ -77,6 +77,7 @@ class _Halving:
     """An inverse curvature."""
 
     norm_weight = 1.0
+    axis_sizes = None
 
     def inverse(self, gradients: torch.Tensor) -> torch.Tensor:
         return gradients / 2

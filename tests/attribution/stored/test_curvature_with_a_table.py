@@ -25,6 +25,7 @@ import torch
 @dataclass(frozen=True)
 class IdentityPreconditioner:
     norm_weight = 1.0
+    axis_sizes = None
 
     def apply(self, gradients):
         return gradients

@@ -15,6 +15,7 @@ from lorif_assets.mathematics.gradients.collector import GradientCollector
 from lorif_assets.mathematics.gradients.layers import select_layers
 from lorif_assets.mathematics.gradients.projection import Projection, layer_projection
 from lorif_assets.mathematics.gradients.token_losses import IGNORED_LABEL, sampled_targets
+from lorif_assets.mathematics.scores.axis_sizes import for_signs
 from lorif_assets.mathematics.scores.scoring import block_scores
 from tests.mathematics.references import autograd_gradients, padded_batch, relative_error, token_covariances
 
@@ -307,3 +308,47 @@ def test_a_sample_that_none_of_the_examples_fell_into_is_an_error_that_says_what
     curvature = EkfacCurvature(covariances(x, dy).bases(0.1), sampled_sums(train, []), 0.1)
     with pytest.raises(LorifError, match=r"none of 12 examples fell .* raise `recipe.fisher_share`"):
         curvature.preconditioner()
+
+
+def test_axis_sizes_are_the_root_mean_squares_of_whitened_gradients_along_either_side():
+    x, dy, train = random_data(0)
+    bases = covariances(x, dy).bases(0.1)
+    squares = bases.whitened(train).double().square().mean(0)
+    rows, columns = squares.sum(1).sqrt(), squares.sum(0).sqrt()
+    expected = torch.outer(rows / rows.mean(), columns / columns.mean())
+    found = EkfacCurvature(bases, FisherDiagonal.of(bases.rotate(train)), 0.1).preconditioner().axis_sizes
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_axis_sizes_of_a_side_that_keeps_its_tokens_axes_are_along_these():
+    x, dy, train = random_data(0)
+    bases = covariances(x, dy).bases(0.1, whitening_rank=1)
+    energies = FisherDiagonal.of(bases.rotate(train)).eigenvalues * bases.scale.double().square()
+    sizes = bases.axis_sizes(FisherDiagonal.of(bases.rotate(train)).eigenvalues)
+    along = (bases.q_in.double() @ torch.diag(energies.sum(1)) @ bases.q_in.double().mT).diagonal().sqrt()
+    torch.testing.assert_close(sizes.mean(1), along / along.mean(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_layer_without_gradients_has_axes_of_one_size():
+    x, dy, _ = random_data(0)
+    sizes = covariances(x, dy).bases(0.1).axis_sizes(torch.zeros(D1, D2, dtype=torch.float64))
+    assert torch.equal(sizes, torch.ones(D1, D2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("c", [1, 2, 4])
+def test_queries_that_know_the_sizes_of_axes_score_signs_nearer_to_whole_gradients(c):
+    """Where a few axes hold most of what is left after whitening, as in models."""
+    x, dy, train = random_data(0, n=400, tokens=3)
+    x, dy = (tokens * tokens.abs().square() for tokens in (x, dy))
+    train, queries = (torch.einsum("nti,nto->nio", x[rows], dy[rows]) for rows in (slice(350), slice(350, None)))
+    bases = covariances(x, dy).bases(0.1)
+    ready = EkfacCurvature(bases, FisherDiagonal.of(bases.rotate(train)), 0.1).preconditioner()
+    applied = ready.apply(queries.flatten(1))
+    stored = decode(encode(low_rank_factors(bases.whitened(train), c), FactorCodec.SIGN), FactorCodec.SIGN, D1, D2)
+    exact = applied @ bases.whitened(train).flatten(1).mT
+    plain, sized = (block_scores({"": one}, {"": stored}) for one in (applied, for_signs(ready, applied)))
+
+    def agreement(found: Tensor) -> float:
+        return float(torch.corrcoef(torch.stack([found.flatten(), exact.flatten()]))[0, 1])
+
+    assert agreement(sized) > agreement(plain) + 0.01
