@@ -10,7 +10,7 @@ from lorif_assets.errors import CheckpointError
 _BESIDE = "hf_quant_config.json"
 """Where ModelOpt notes how it quantised a model, in a form that transformers does not read."""
 # In 8 bits lie masks of attention too, which no model is made of.
-_FLOATS = ("F8", "F6", "F4")
+_FLOATS = ("F8_", "F6_", "F4")
 _INTEGERS = ("I8", "U8")
 _OF_LAYERS = "weight"
 

@@ -55,9 +55,11 @@ def test_codes_of_which_nothing_says_how_they_become_numbers_are_refused(run: Pa
     matrices = sorted(name for name, tensor in tensors.items() if tensor.ndim > 1 and "wte" not in name)
     coded = {name: tensors[name].mul(100).to(dtype) for name in matrices}
     mask = {"transformer.h.0.attn.bias": torch.ones(1, 1, 4, 4, dtype=torch.uint8)}
-    save_file({**tensors, **mask}, folder / "model.safetensors", metadata={"format": "pt"})
     (files,) = Checkpoints(path=str(run)).look().checkpoints
-    assert files.fault() is None
+    for plain in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        numbers = {name: tensor.to(plain) for name, tensor in tensors.items()}
+        save_file({**numbers, **mask}, folder / "model.safetensors", metadata={"format": "pt"})
+        assert files.fault() is None
 
     save_file({**tensors, **coded, **mask}, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "hf_quant_config.json").write_text('{"quantization": {"quant_algo": "FP8"}}')
