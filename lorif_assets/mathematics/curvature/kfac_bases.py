@@ -129,7 +129,7 @@ class SideWhitening:
         return added.view(x.shape)
 
     def energies_along_axes(self, energies: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
-        """Return mean squares along the eigenvectors in the axes that `apply` gives: those of numbers without covariance."""
+        """Return mean squares along the eigenvectors in the axes that `apply` gives, as of numbers that do not covary."""
         return energies if self.leading is None else self.q.to(energies).square() @ energies
 
     def from_eigenbasis(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:

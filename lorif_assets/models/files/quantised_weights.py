@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def refuse_unexplained_codes(folder: Path, files: Iterable[Path]) -> None:
     """
     if quantization(folder):
         return
-    if codes := sorted(name for file in files for name in _codes(file)):
+    there = [(file, file.stat()) for file in files if file.is_file()]
+    if codes := sorted(name for file, state in there for name in _codes(file, state.st_size, state.st_mtime_ns)):
         beside = (
             f"; {_BESIDE} says it in a form that transformers does not read" if (folder / _BESIDE).is_file() else ""
         )
@@ -54,18 +56,21 @@ def refuse_unexplained_codes(folder: Path, files: Iterable[Path]) -> None:
         )
 
 
-def _codes(file: Path) -> list[str]:
+@lru_cache(maxsize=1 << 12)
+def _codes(file: Path, size: int, modified: int) -> tuple[str, ...]:
+    """Return the weights in a file that are codes; asked once per version, as each look at the checkpoints asks."""
     from safetensors import SafetensorError, safe_open
 
+    del size, modified
     try:
         with safe_open(file, framework="np") as opened:
             parts = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
             matrices = {name: part.get_dtype() for name, part in parts.items() if len(part.get_shape()) > 1}
     except (SafetensorError, OSError, ValueError):
         # It is cut short, or still being written, which others say.
-        return []
-    return [
+        return ()
+    return tuple(
         name
         for name, dtype in matrices.items()
         if dtype.startswith(_FLOATS) or (dtype in _INTEGERS and name.endswith(_OF_LAYERS))
-    ]
+    )

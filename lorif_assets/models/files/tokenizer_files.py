@@ -67,8 +67,10 @@ def has_tokenizer(folder: Path) -> bool:
 
 def has_vocabulary(folder: Path) -> bool:
     """Whether a folder holds a tokenizer's vocabulary in files of its own, and not in a GGUF file, or one that needs none."""
-    has_files = any(is_filled(folder / name) for name in VOCABULARY_FILES)
-    return has_files or _settings(folder).get("tokenizer_class") in _WITHOUT_VOCABULARY
+    if any(is_filled(folder / name) for name in VOCABULARY_FILES):
+        return True
+    kind = _settings(folder).get("tokenizer_class")
+    return isinstance(kind, str) and kind in _WITHOUT_VOCABULARY
 
 
 def gguf_tokenizer(folder: Path) -> Path | None:

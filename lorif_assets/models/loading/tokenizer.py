@@ -60,9 +60,9 @@ def load_tokenizer(
             else ""
         )
         raise CheckpointError(f"{error}{advice}") from error
-    if files.has_sentencepiece_alone and not is_filled(folder / TOKENIZER_CONFIG):
-        return _as_its_library_reads(tokenizer, folder)
-    return tokenizer
+    # Without its library, the file was one of another kind: Meta calls those of tiktoken so too.
+    is_undescribed = files.has_sentencepiece_alone and not is_filled(folder / TOKENIZER_CONFIG)
+    return _as_its_library_reads(tokenizer, folder) if is_undescribed and find_spec(_LIBRARY) else tokenizer
 
 
 def _as_its_library_reads(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> "PreTrainedTokenizerBase":
@@ -80,13 +80,15 @@ def _as_its_library_reads(tokenizer: "PreTrainedTokenizerBase", folder: Path) ->
     try:
         processor = SentencePieceProcessor(model_file=str(file))
     except RuntimeError:
-        # Others call their files so too: Meta those of tiktoken.
+        # It is a file of another kind.
         return tokenizer
     text = _text_of(processor)
-    expected = processor.encode(text)
+    expected = processor.encode(text, out_type=str)
 
     def agrees(found: "PreTrainedTokenizerBase") -> bool:
-        return bool(found(text, add_special_tokens=False)["input_ids"] == expected)
+        # Some families number the same pieces otherwise.
+        ids = found(text, add_special_tokens=False)["input_ids"]
+        return bool(found.convert_ids_to_tokens(ids) == expected)
 
     if agrees(tokenizer):
         return tokenizer

@@ -1,6 +1,7 @@
 """Kinds of checkpoints beside plain language models: those that see, encoders, and tokenizers of other forms."""
 
 import json
+import sys
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,32 @@ def test_a_sentencepiece_file_that_nothing_describes_is_read_as_its_library_read
     tokenizer = Checkpoints(path=str(tmp_path)).load_tokenizer(CheckpointFiles("ck", tmp_path / "ck", None))
     for text in ("the quick brown fox closes a file", "number 17"):
         assert tokenizer(text, add_special_tokens=False).input_ids == processor.encode(text)
+
+
+def test_a_sentencepiece_file_whose_pieces_a_family_numbers_otherwise_is_read(tmp_path: Path) -> None:
+    processor = _with_sentencepiece(tmp_path / "ck", model_type="unigram")
+    (tmp_path / "ck/tokenizer_config.json").unlink()
+    (tmp_path / "ck/tokenizer.model").rename(tmp_path / "ck/sentencepiece.bpe.model")
+    (tmp_path / "ck/config.json").write_text(json.dumps({"model_type": "camembert"}))
+    tokenizer = Checkpoints(path=str(tmp_path)).load_tokenizer(CheckpointFiles("ck", tmp_path / "ck", None))
+    text = "the quick brown fox closes a file"
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    assert ids != processor.encode(text)
+    assert tokenizer.convert_ids_to_tokens(ids) == processor.encode(text, out_type=str)
+
+
+def test_a_vocabulary_of_another_kind_under_that_name_asks_for_no_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _with_sentencepiece(tmp_path / "ck")
+    (tmp_path / "ck/tokenizer_config.json").unlink()
+    monkeypatch.setattr(loading, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    monkeypatch.setattr(
+        "transformers.AutoTokenizer.from_pretrained", lambda *_args, **_options: "as transformers read it"
+    )
+    found = Checkpoints(path=str(tmp_path)).load_tokenizer(CheckpointFiles("ck", tmp_path / "ck", None))
+    assert found == "as transformers read it"
 
 
 def test_a_sentencepiece_file_that_transformers_reads_otherwise_is_refused(tmp_path: Path) -> None:
